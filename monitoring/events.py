@@ -1,0 +1,216 @@
+"""The vocabulary of the log: events, streams, deliveries, acknowledgements and the stored schema.
+
+Capture (in the replica) and the agent (in the actor) meet only here.
+
+Invariants:
+
+- A *producer* is one stream of one replica process. It numbers its events 1, 2, 3, … without holes;
+  a number, once given, stays with its event for ever. ``(producer, seq)`` identifies an event and
+  ``event_id = "<producer>-<seq>-<row>"`` one of its rows.
+- A *delivery* covers a closed range of one producer's numbers. Every number in it is either in the
+  batch or counted under a drop reason, so ``last - first + 1 == events + sum(dropped)``.
+- An acknowledgement says that all numbers up to ``through`` are durable with the agent. Sending a
+  number again is always allowed and never stores it twice.
+"""
+
+from typing import Any, Final, Literal
+
+import msgspec
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = "1"
+FEATURE_PREFIX: Final = "x_"
+
+Dtype = Literal["float64", "int64", "bool", "string"]
+VariantRole = Literal["champion", "challenger", "shadow"]
+
+ARROW_TYPES: Final[dict[str, pa.DataType]] = {
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+}
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """Name and logged type of one input column."""
+
+    name: str
+    dtype: Dtype
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """What all events of one producer have in common."""
+
+    model: str
+    version: str
+    feature_set_version: str
+    variant: VariantRole
+    task: Literal["classification", "regression"]
+    features: tuple[Feature, ...]
+    classes: tuple[str, ...] = ()
+
+
+class PredictionEvent(msgspec.Struct, array_like=True, gc=False):
+    """One prediction request as captured, already masked.
+
+    ``inputs`` is row-major in the stream's feature order, with None for missing values.
+    ``probabilities`` holds ``rows x classes`` little-endian float64, or nothing for regression and
+    for failed requests. ``labels`` is None for regression, where ``scores`` are the predictions.
+    """
+
+    seq: int
+    ts_us: int
+    request_id: str
+    status: int
+    latency_ms: float
+    inputs: list[list[Any]]
+    labels: list[str] | None = None
+    scores: list[float] | None = None
+    probabilities: bytes | None = None
+    top_k: list[list[str]] | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    tags: dict[str, str] | None = None
+
+
+class DeliveryHeader(msgspec.Struct, frozen=True):
+    """What a delivery says about itself; the Arrow IPC stream with its rows follows it.
+
+    ``node`` and ``env`` are enrichment, stored beside every row.
+    """
+
+    producer: str
+    first: int
+    last: int
+    events: int
+    dropped: dict[str, int]
+    stream: Stream
+    policy_id: str
+    node: str
+    env: str
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """All events of ``producer`` up to and including ``through`` are durable with the agent."""
+
+    producer: str
+    through: int
+
+
+class HistogramCounts(msgspec.Struct, frozen=True):
+    """Cumulative since the process began: ``counts[i]`` values at or below ``bounds[i]``.
+
+    Not summed over buckets; one more count than bounds, the last for everything above.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+class VariantCounts(msgspec.Struct, frozen=True):
+    """Serving counters of one variant in one replica, cumulative since the process began."""
+
+    model: str
+    version: str
+    variant: VariantRole
+    requests: dict[int, int]  # by HTTP status
+    rows: int
+    latency_s: HistogramCounts
+
+
+class CaptureCounts(msgspec.Struct, frozen=True):
+    """Capture counters of one producer, cumulative since the process began."""
+
+    producer: str
+    model: str
+    version: str
+    variant: VariantRole
+    captured: int  # events numbered, dropped ones included
+    acknowledged: int
+    dropped: dict[str, int]
+    journal_bytes: int
+
+
+class ReplicaReport(msgspec.Struct, frozen=True):
+    """What a replica tells the agent once a second, so that one place can answer ``/metrics``."""
+
+    replica: str
+    variants: tuple[VariantCounts, ...]
+    captures: tuple[CaptureCounts, ...]
+    ongoing: int = 0
+    rejected: dict[int, int] = {}  # requests that never reached a model, by HTTP status
+
+
+def batch_schema(stream: Stream) -> pa.Schema:
+    """Schema of a delivery's batch: one line per row, feature columns last, as ``x_<feature>``."""
+    return pa.schema(
+        [
+            pa.field("seq", pa.int64(), nullable=False),
+            pa.field("row", pa.int32(), nullable=False),
+            pa.field("ts", pa.timestamp("us", tz="UTC"), nullable=False),
+            pa.field("request_id", pa.string(), nullable=False),
+            pa.field("status", pa.int16(), nullable=False),
+            pa.field("latency_ms", pa.float64(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("score", pa.float64()),
+            pa.field("probabilities", pa.list_(pa.float32())),
+            pa.field("top_k", pa.list_(pa.string())),
+            pa.field("user_id", pa.string()),
+            pa.field("session_id", pa.string()),
+            pa.field("tags", pa.map_(pa.string(), pa.string())),
+            *(pa.field(FEATURE_PREFIX + f.name, ARROW_TYPES[f.dtype]) for f in stream.features),
+        ]
+    )
+
+
+def stored_schema(stream: Stream) -> pa.Schema:
+    """Schema of the Parquet files under ``<sink>/events``: a contract, see docs/log.md."""
+    required = {"nullable": False}
+    return pa.schema(
+        [
+            pa.field("event_id", pa.string(), **required),
+            pa.field("request_id", pa.string(), **required),
+            pa.field("row", pa.int32(), **required),
+            pa.field("ts", pa.timestamp("us", tz="UTC"), **required),
+            pa.field("model", pa.string(), **required),
+            pa.field("version", pa.string(), **required),
+            pa.field("feature_set_version", pa.string(), **required),
+            pa.field("variant", pa.string(), **required),
+            pa.field("status", pa.int16(), **required),
+            pa.field("latency_ms", pa.float64(), **required),
+            pa.field("label", pa.string()),
+            pa.field("score", pa.float64()),
+            pa.field("probabilities", pa.list_(pa.float32())),
+            pa.field("top_k", pa.list_(pa.string())),
+            pa.field("user_id", pa.string()),
+            pa.field("session_id", pa.string()),
+            pa.field("tags", pa.map_(pa.string(), pa.string())),
+            pa.field("weight", pa.float64(), **required),
+            pa.field("sampled_by", pa.string(), **required),
+            pa.field("producer", pa.string(), **required),
+            pa.field("seq", pa.int64(), **required),
+            pa.field("node", pa.string(), **required),
+            pa.field("env", pa.string(), **required),
+            *(pa.field(FEATURE_PREFIX + f.name, ARROW_TYPES[f.dtype]) for f in stream.features),
+        ]
+    )
+
+
+def encode_delivery(header: DeliveryHeader, batch: pa.RecordBatch) -> bytes:
+    """Serialise a delivery: 4-byte length, MessagePack header, Arrow IPC stream."""
+    head = msgspec.msgpack.encode(header)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return len(head).to_bytes(4, "little") + head + sink.getvalue().to_pybytes()
+
+
+def decode_delivery(payload: bytes | memoryview) -> tuple[DeliveryHeader, pa.RecordBatch]:
+    """Read a delivery back; the batch's columns point into ``payload``, without a copy."""
+    view = memoryview(payload)
+    split = 4 + int.from_bytes(view[:4], "little")
+    header = msgspec.msgpack.decode(view[4:split], type=DeliveryHeader)
+    with pa.ipc.open_stream(pa.py_buffer(view[split:])) as reader:
+        return header, reader.read_next_batch()
