@@ -204,7 +204,8 @@ def encode_delivery(header: DeliveryHeader, batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return len(head).to_bytes(4, "little") + head + sink.getvalue().to_pybytes()
+    ipc: bytes = sink.getvalue().to_pybytes()
+    return len(head).to_bytes(4, "little") + head + ipc
 
 
 def decode_delivery(payload: bytes | memoryview) -> tuple[DeliveryHeader, pa.RecordBatch]:
