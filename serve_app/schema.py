@@ -6,7 +6,7 @@ share this module, and with it their validation.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
@@ -109,7 +109,7 @@ class RequestDecoder:
         named = msgspec.defstruct(
             "Row", fields, rename=rename, forbid_unknown_fields=True, gc=False
         )
-        listed = tuple[tuple(kind for _, kind in fields)]  # type: ignore[misc]
+        listed: Any = tuple[tuple(kind for _, kind in fields)]  # type: ignore[misc]
         body = msgspec.defstruct(
             "Body",
             [
@@ -119,7 +119,7 @@ class RequestDecoder:
             ],
             forbid_unknown_fields=True,
         )
-        self._decode = msgspec.json.Decoder(body).decode
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(body).decode
         self._astuple = msgspec.structs.astuple
 
     def decode(self, body: bytes) -> PredictRequest:

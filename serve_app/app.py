@@ -1,0 +1,44 @@
+"""Composition root: from a Serve config's `args` to a running application, top to bottom."""
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig, DeploymentActorConfig
+
+from monitoring.agent.actor import MonitoringAgent
+from serve_app.agents import agent_name
+from serve_app.model_server import ModelServer
+from serve_app.settings import Settings
+from serve_app.wiring import agent_options
+
+SHUTDOWN_TIMEOUT_S = 20.0  # covers the last hand-over to the agent
+
+
+def build(settings: Settings) -> Application:
+    """Build the application `serve run` deploys; ``settings`` are the config's `args`."""
+    settings = settings.resolved()
+    serving = settings.serving
+    deployment = serve.deployment(
+        name="ModelServer",
+        num_replicas=serving.num_replicas,
+        ray_actor_options={"num_cpus": serving.num_cpus},
+        max_ongoing_requests=serving.max_ongoing_requests,
+        max_queued_requests=serving.max_queued_requests,
+        backpressure_config=BackpressureConfig(
+            status_code=429, retry_after_s=serving.retry_after_s
+        ),
+        graceful_shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+        health_check_period_s=5,
+        deployment_actors=[
+            DeploymentActorConfig(
+                name=agent_name(shard),
+                actor_class=MonitoringAgent,
+                init_kwargs={"options": agent_options(settings, shard)},
+                actor_options={"num_cpus": 0},
+            )
+            for shard in range(settings.agent.shards)
+        ],
+    )(serve.ingress()(ModelServer))
+    arguments: dict[str, Any] = settings.model_dump(mode="python")
+    return deployment.bind(arguments)
