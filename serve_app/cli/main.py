@@ -19,7 +19,13 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from monitoring.errors import FrameCorrupt, MonitoringError
-from serve_app.errors import BundleInvalid, BundleTampered, BundleUnbuildable, TreelineError
+from serve_app.errors import (
+    BundleInvalid,
+    BundleNameInvalid,
+    BundleTampered,
+    BundleUnbuildable,
+    TreelineError,
+)
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "bundle": ("serve_app.cli.bundle", "Create, verify and show model bundles."),
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def exit_code(error: TreelineError | MonitoringError) -> int:
     """Tell a finding, something stored that is not sound, from misuse, which is all the rest."""
     match error:
-        case BundleUnbuildable():
+        case BundleNameInvalid() | BundleUnbuildable():
             return MISUSE
         case BundleTampered() | BundleInvalid() | FrameCorrupt():
             return FINDING

@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from monitoring.events import Dtype, Feature
-from serve_app.errors import BundleInvalid
+from serve_app.errors import BundleInvalid, BundleNameInvalid
 
 MODEL_FILE: Final = "model.joblib"
 BASELINE_FILE: Final = "baseline.parquet"
@@ -97,13 +97,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_name(kind: str, value: str) -> str:
-    """Return ``value`` when it may be a bundle's name or version; raise BundleInvalid otherwise.
+    """Return ``value`` when it may be a bundle's name or version; raise BundleNameInvalid otherwise.
 
     >>> check_name("version", "1.0.0-rc.1")
     '1.0.0-rc.1'
     """
     if not re.match(NAME_PATTERN, value):
-        raise BundleInvalid(
+        raise BundleNameInvalid(
             f"{kind} {value!r} is not allowed: 1 to 128 of A-Z a-z 0-9 . _ - are, "
             "a letter or a digit first"
         )
