@@ -65,30 +65,20 @@ class MaskingRule(Section):
     length: int | None = Field(None, ge=0, description="Characters kept by `truncate`.")
     width: float | None = Field(None, gt=0, description="Width of a `bucket`.")
 
-    @model_validator(mode="after")
-    def _parameters_fit(self) -> Self:
-        if (self.action == "truncate") != (self.length is not None):
-            raise ValueError(
-                f"action {self.action!r}: `length` goes with `truncate`, and only there"
-            )
-        if (self.action == "bucket") != (self.width is not None):
-            raise ValueError(f"action {self.action!r}: `width` goes with `bucket`, and only there")
-        return self
-
 
 class Masking(Section):
     """Personal data in the log. Masking acts in the replica, before anything touches a disk.
 
     User and session ids become keyed pseudonyms. Tags and other context fields are dropped unless
-    `context` names them. Features are kept unless `features` names them.
+    `tags` names them. Features are kept unless `features` names them.
     """
 
     user_id: MaskingRule = MaskingRule(action="hmac")
     session_id: MaskingRule = MaskingRule(action="hmac")
     features: dict[str, MaskingRule] = Field(default_factory=dict, description="By feature name.")
-    context: dict[str, MaskingRule] = Field(
+    tags: dict[str, MaskingRule] = Field(
         default_factory=dict,
-        description="By name of a tag or context field; all others are dropped.",
+        description="By name of a tag or other context field; all others are dropped.",
     )
     key_env: str = Field(
         "TREELINE_MASKING_KEY",
