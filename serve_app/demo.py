@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import joblib
 import numpy as np
 import pandas as pd
 
@@ -64,6 +63,8 @@ def locate_data(name: str) -> Path:
 
 def stage_credit(created_at: datetime) -> "StagedBundle":
     """Train the model and stage its bundle, with metrics on the held-out fifth."""
+    import joblib
+
     from serve_app.model.build import Identity, LabelledData, build_bundle
     from serve_app.model.estimator import unpickle_model
 

@@ -19,6 +19,7 @@ from serve_app.model.estimator import (
     predict,
     task_of,
     trained_names,
+    trained_width,
     use_one_thread,
 )
 from serve_app.model.manifest import (
@@ -145,9 +146,10 @@ def _feature_names(model: Any, train: LabelledData) -> tuple[str, ...]:
     missing = [name for name in names if name not in train.frame.columns]
     if missing:
         raise BundleUnbuildable(f"the data lacks the model's columns {', '.join(missing)}")
-    if len(names) != model.n_features_in_:
+    width = trained_width(model)
+    if width not in (None, len(names)):
         raise BundleUnbuildable(
-            f"the model takes {model.n_features_in_} columns, the data has {len(names)} "
+            f"the model takes {width} columns, the data has {len(names)} "
             f"beside the label {train.label!r}"
         )
     return names

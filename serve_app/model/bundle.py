@@ -22,6 +22,7 @@ from serve_app.model.estimator import (
     class_names,
     task_of,
     trained_names,
+    trained_width,
     unpickle_model,
     use_one_thread,
     warn_of_other_sklearn,
@@ -113,7 +114,7 @@ def check_model(model: Any, manifest: Manifest, *, source: str) -> None:
     agreements = {
         "task": (task_of(model), manifest.task),
         "classes": (class_names(model), manifest.classes),
-        "number of features": (model.n_features_in_, len(names)),
+        "number of features": (trained_width(model) or len(names), len(names)),
         "features": (trained_names(model) or names, names),
     }
     for key, (found, expected) in agreements.items():

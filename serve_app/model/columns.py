@@ -74,9 +74,8 @@ def _model_series(column: pa.ChunkedArray) -> pd.Series:
 
 
 def _dtype_of(series: pd.Series, name: str) -> Dtype:
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        series = series.astype(series.cat.categories.dtype)
-    kind = pd.api.types.infer_dtype(series, skipna=True)
+    values = series.cat.categories if isinstance(series.dtype, pd.CategoricalDtype) else series
+    kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind == "empty":
         return "float64"
     if kind not in _DTYPES:
@@ -91,7 +90,7 @@ def _convert(series: pd.Series, name: str, dtype: Dtype) -> pa.Array:
     values = series.astype(object) if isinstance(series.dtype, pd.CategoricalDtype) else series
     try:
         column = pa.array(values, type=ARROW_TYPES[dtype], from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
+    except (pa.ArrowException, OverflowError) as exc:
         raise BundleUnbuildable(f"column {name!r} does not fit {dtype}: {exc}") from exc
     if isinstance(column, pa.ChunkedArray):  # pandas' own text type hands over its chunks
         column = column.combine_chunks()

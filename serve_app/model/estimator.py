@@ -103,6 +103,12 @@ def trained_names(model: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(str(name) for name in names)
 
 
+def trained_width(model: Any) -> int | None:
+    """Count the columns the model was fitted on; None when its first step has not kept count."""
+    width: int | None = getattr(model, "n_features_in_", None)
+    return width
+
+
 def use_one_thread(model: Any) -> None:
     """Set ``n_jobs=1`` throughout: threads cost a single row 3 times what they save."""
     for step in _steps(model):

@@ -97,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_name(kind: str, value: str) -> str:
-    """Return ``value`` when it may be a bundle's name or version; raise BundleNameInvalid otherwise.
+    """Return ``value`` when it may be a name or a version; raise BundleNameInvalid otherwise.
 
     >>> check_name("version", "1.0.0-rc.1")
     '1.0.0-rc.1'

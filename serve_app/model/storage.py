@@ -1,5 +1,6 @@
 """A bundle's folder on any fsspec storage: local disk, S3, Google Cloud Storage."""
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 import fsspec
 from fsspec.utils import get_protocol
 
-from serve_app.errors import BundleExists, BundleNotFound, BundleStorageFailed
+from serve_app.errors import BundleError, BundleExists, BundleNotFound, BundleStorageFailed
 from serve_app.model.manifest import check_name
 
 
@@ -69,9 +70,18 @@ class BundleFolder:
             return data
 
     def write(self, file: str, data: bytes, *, mode: Literal["create", "overwrite"]) -> None:
-        """Store a whole file; ``create`` refuses with BundleExists when it is there."""
+        """Store a whole file; ``create`` refuses with BundleExists when other bytes are there."""
         with _translated(f"{self.url}/{file}"):
-            self._fs.pipe_file(f"{self._path}/{file}", data, mode=mode)
+            try:
+                self._fs.pipe_file(f"{self._path}/{file}", data, mode=mode)
+            except OSError as exc:
+                # s3fs reports a failed If-None-Match as FileExistsError or as EINVAL, by server.
+                refused = isinstance(exc, FileExistsError) or exc.errno == errno.EINVAL
+                if mode != "create" or not refused or file not in self.files():
+                    raise
+                # A lost answer makes s3fs try again and meet the very object it has just stored.
+                if self.read(file) != data:
+                    raise FileExistsError(file) from exc
 
     def remove(self, file: str) -> None:
         with _translated(f"{self.url}/{file}"):
@@ -100,6 +110,8 @@ def _filesystem_options(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _translated(url: str) -> Iterator[None]:
     try:
         yield
+    except BundleError:
+        raise
     except FileNotFoundError as exc:
         raise BundleNotFound(f"{url}: not found") from exc
     except FileExistsError as exc:

@@ -12,7 +12,7 @@ from serve_app.model.manifest import BASELINE_FILE, MANIFEST_FILE, Manifest, dec
 from serve_app.model.storage import BundleFolder
 
 ProblemKind = Literal[
-    "missing", "hash_mismatch", "unlisted", "manifest_invalid", "baseline_invalid", "model_invalid"
+    "missing", "hash_mismatch", "unlisted", "manifest_invalid", "baseline_invalid"
 ]
 
 

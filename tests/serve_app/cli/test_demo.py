@@ -13,17 +13,6 @@ from serve_app.model.columns import convert_columns, model_frame
 from serve_app.model.estimator import predict
 
 
-@pytest.fixture
-def treeline(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")

@@ -423,3 +423,21 @@ def test_array_model_with_another_number_of_columns_is_refused():
 def test_bytes_that_are_no_pickle_are_refused():
     with pytest.raises(BundleInvalid, match="x does not unpickle"):
         unpickle_model(b"no pickle", source="x")
+
+
+def test_creating_a_file_twice_is_refused_unless_it_is_the_same(tmp_path):
+    folder = BundleFolder(tmp_path, "m", "1")
+    folder.write("manifest.json", b"one", mode="create")
+    folder.write("manifest.json", b"one", mode="create")  # as after a lost answer
+    with pytest.raises(BundleExists, match="exists already"):
+        folder.write("manifest.json", b"two", mode="create")
+    assert folder.read("manifest.json") == b"one"
+
+
+def test_pipeline_whose_first_step_keeps_no_count(tmp_path):
+    frame = numbers()
+    model = Pipeline([("first", "passthrough"), ("forest", small_forest(n_jobs=2))])
+    model.fit(frame[["b", "a"]].to_numpy(), frame.target)
+    bundle = stored(tmp_path, model, frame)
+    assert [feature.name for feature in bundle.manifest.features] == ["b", "a"]
+    assert bundle.model[-1].n_jobs == 1
