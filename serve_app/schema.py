@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
+import numpy as np
 
 MAX_TAGS: Final = 64
 MAX_TEXT: Final = 4_096  # characters of an id or a tag
@@ -194,6 +195,26 @@ class RequestDecoder:
             except msgspec.ValidationError as exc:
                 errors.append({"field": f"{where}.{spec.name}", "detail": str(exc)})
         return errors
+
+
+def encode_request(
+    rows: Sequence[Any], *, top_k: int | None, context: Mapping[str, Any] | None
+) -> bytes:
+    """Write a handle call as the body it would be over HTTP; NaN and NumPy values included.
+
+    One way in means one validation. Raises RequestInvalidError for what JSON cannot say.
+    """
+    document = {"instances": rows, "top_k": top_k, "context": context}
+    try:
+        return msgspec.json.encode(document, enc_hook=_plain)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise RequestInvalidError(f"the rows cannot be written as JSON: {exc}") from exc
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__} is not taken")
 
 
 def read_context(raw: Mapping[str, Any]) -> Context:

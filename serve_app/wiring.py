@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from monitoring.agent.settings import AgentSettings
 from monitoring.capture.journal import JournalLimits
 from monitoring.capture.masking import FieldRule, MaskingPolicy, MaskingRules
 from monitoring.events import Stream
@@ -59,14 +58,27 @@ def champion_stream(manifest: Manifest, policy: MaskingPolicy) -> Stream:
     )
 
 
-def agent_options(settings: Settings, shard: int, policy_id: str) -> AgentSettings:
-    """Options of one monitoring agent."""
-    secret = settings.storage.secret_access_key
-    return AgentSettings(
-        policy_ids=(policy_id,),
-        state_dir=settings.state_dir,
-        shard=str(shard),
-    )
+def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, Any]:
+    """Options of one monitoring agent, as its actor takes them."""
+    storage = settings.storage
+    secret = storage.secret_access_key
+    return {
+        "policy_ids": [policy_id],
+        "state_dir": settings.state_dir,
+        "shard": str(shard),
+        "sink": {
+            "url": settings.sink,
+            "endpoint_url": storage.endpoint_url,
+            "key": storage.access_key_id,
+            "secret": secret.get_secret_value() if secret else None,
+            "region": storage.region,
+        },
+        "spool": {
+            "fsync": settings.agent.fsync,
+            "file_bytes": settings.agent.file_max_bytes,
+            "max_age_s": settings.agent.file_max_age_s,
+        },
+    }
 
 
 def sampling_options(sampling: Sampling) -> dict[str, Any]:
