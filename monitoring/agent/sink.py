@@ -46,7 +46,7 @@ class FsspecSink:
     def __init__(self, settings: SinkSettings, filesystem: Any = None) -> None:
         self._settings = settings
         self._filesystem = filesystem
-        self._root = _path_in(settings.url)
+        self._root = root_path(settings.url)
 
     def put(self, key: str, data: memoryview) -> None:
         path = f"{self._root}/{key}"
@@ -75,7 +75,8 @@ def is_memory(url: str) -> bool:
     return urlsplit(url).scheme == "memory"
 
 
-def _path_in(url: str) -> str:
+def root_path(url: str) -> str:
+    """Return a sink's path as its filesystem spells it, without a slash at the end."""
     parts = urlsplit(url)
     if is_local(url):
         return str(Path(parts.path or url).absolute())
