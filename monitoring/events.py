@@ -77,7 +77,9 @@ class PredictionEvent(msgspec.Struct, array_like=True, gc=False):
 class DeliveryHeader(msgspec.Struct, frozen=True):
     """What a delivery says about itself; the Arrow IPC stream with its rows follows it.
 
-    ``node`` and ``env`` are enrichment, stored beside every row.
+    ``node`` and ``env`` are enrichment, stored beside every row. ``acknowledged`` is the highest
+    number that any agent has acknowledged to this producer so far: an agent that starts without
+    the old one's disk counts on from there instead of waiting for numbers that will not come again.
     """
 
     producer: str
@@ -89,6 +91,7 @@ class DeliveryHeader(msgspec.Struct, frozen=True):
     policy_id: str
     node: str
     env: str
+    acknowledged: int = 0
 
 
 class Ack(msgspec.Struct, frozen=True):
