@@ -51,21 +51,33 @@ def planned():
     return plan_at
 
 
-@pytest.fixture
-def recorded():
+def record(latency_ms, *, every_s: float = 0.1, warmup_s: float = 0.0) -> Recording:
     """A recording in which every request went well after ``latency_ms``; tests change it."""
+    at_s = np.arange(len(latency_ms)) * every_s
+    plan = plan_at(*at_s, duration_s=max(1.0, len(at_s) * every_s), warmup_s=warmup_s)
+    recording = Recording.empty(plan, "lt-test")
+    recording.begun_s[:] = at_s
+    recording.sent_s[:] = at_s
+    recording.done_s[:] = at_s + np.asarray(latency_ms) / 1e3
+    recording.status[:] = 200
+    recording.outcome[:] = Outcome.ANSWERED
+    recording.started_at_s = 1_700_000_000.0
+    recording.wall_s, recording.cpu_s = plan.duration_s, plan.duration_s / 4
+    return recording
 
-    def make(latency_ms, *, every_s: float = 0.1, warmup_s: float = 0.0) -> Recording:
-        at_s = np.arange(len(latency_ms)) * every_s
-        plan = plan_at(*at_s, duration_s=max(1.0, len(at_s) * every_s), warmup_s=warmup_s)
-        recording = Recording.empty(plan, "lt-test")
-        recording.begun_s[:] = at_s
-        recording.sent_s[:] = at_s
-        recording.done_s[:] = at_s + np.asarray(latency_ms) / 1e3
-        recording.status[:] = 200
-        recording.outcome[:] = Outcome.ANSWERED
-        recording.started_at_s = 1_700_000_000.0
-        recording.wall_s, recording.cpu_s = plan.duration_s, plan.duration_s / 4
-        return recording
 
-    return make
+@pytest.fixture(scope="session")
+def cut():
+    """Make a recording one that was stopped before request ``first``."""
+
+    def cut_from(recording: Recording, first: int) -> None:
+        recording.outcome[first:], recording.status[first:] = Outcome.NOT_SENT, 0
+        for times_s in (recording.begun_s, recording.sent_s, recording.done_s):
+            times_s[first:] = np.nan
+
+    return cut_from
+
+
+@pytest.fixture(scope="session")
+def recorded():
+    return record

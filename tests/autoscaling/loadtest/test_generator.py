@@ -78,7 +78,7 @@ async def test_waiting_for_a_connection_counts_as_latency(serving, planned):
             plan, BODIES, Target(url=f"{origin}/predict", connections=1), prefix="a"
         )
         running = asyncio.create_task(generator.run())
-        while not generator.recording.queued.sum() == 2:
+        while generator.recording.queued.sum() != 2:
             await asyncio.sleep(0)
         release.set()
         await running
