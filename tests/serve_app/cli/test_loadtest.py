@@ -1,6 +1,8 @@
 """``treeline loadtest`` against a real server: files, verdict and exit codes."""
 
 import json
+import os
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +15,8 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.sizes.append(len(body["instances"]))
+        if len(self.server.sizes) == self.server.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
         self._answer(self.server.status, {}, self.headers["X-Request-ID"])
 
     def do_GET(self):
@@ -34,7 +38,7 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        server.status, server.sizes = 200, []
+        server.status, server.sizes, server.interrupt_at = 200, [], None
         server.url = f"http://127.0.0.1:{server.server_port}/predict"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -104,6 +108,19 @@ def test_two_runs_are_compared(treeline, server, tmp_path):
     )
     comparison = json.loads(printed)
     assert (code, comparison["a"], comparison["b"]) == (0, "before", "after")
+
+
+def test_ctrl_c_stops_the_sending_and_judges_what_was_sent(treeline, server, tmp_path):
+    server.interrupt_at = 3
+    code, printed, _ = treeline(
+        *("loadtest", "--url", server.url, "--rate", 20, "--duration", 3_600, "--rows", "1,2,3"),
+        *("--slo-ms", 9_000, "--out", tmp_path, "--json"),
+    )
+    result = json.loads(printed)
+    assert code == 0
+    assert 3 <= result["counts"]["planned"] == len(server.sizes) < 100
+    assert result["stopped_at_s"] < 60
+    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(
