@@ -18,6 +18,7 @@ from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.capture import CapturePipeline
 from serve_app.http.asgi import Application, predict_route
 from serve_app.http.monitor import monitor_routes
+from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
 from serve_app.model.bundle import Bundle, load_bundle
 from serve_app.model.pipeline import Scorer, compile_scorer
@@ -83,14 +84,10 @@ class ModelServer:
     def __serve_build_asgi_app__(self) -> Application:
         """Called by Ray Serve once the constructor is through."""
         serving = self._settings.serving
+        limits = {"max_rows": serving.max_rows, "retry_after_s": serving.retry_after_s}
         routes = {
-            "/predict": {
-                "POST": predict_route(
-                    self._predictor,
-                    max_rows=serving.max_rows,
-                    retry_after_s=serving.retry_after_s,
-                )
-            },
+            "/predict": {"POST": predict_route(self._predictor, **limits)},
+            **inference_routes(self._predictor, **limits),
             **monitor_routes(self._agents),
         }
         return Application(
