@@ -140,7 +140,8 @@ def _event(found: _Found) -> PredictionEvent | None:
         event = _decode(found.body)
     except msgspec.MsgspecError:
         return None
-    return event if event.seq == found.seq else None
+    # Without rows it would leave no trace in a table of rows, and the ledger would not close.
+    return event if event.seq == found.seq and event.inputs else None
 
 
 def _found_frames(backlog: Backlog) -> Iterator[_Found]:

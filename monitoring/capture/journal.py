@@ -198,8 +198,11 @@ class Journal:
         folder, self._folder = self._folder, None
         if folder is None:
             return
-        if self.acknowledged == self.recorded:
-            folder.delete()
+        if self.acknowledged == self.recorded and folder.in_place():
+            try:
+                folder.delete()
+            except OSError as error:
+                self._log.warn("journal not deleted", "%s: %s", self.path, error)
         else:
             folder.close()
 
