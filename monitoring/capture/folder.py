@@ -107,7 +107,7 @@ class ProducerFolder:
         """Whether the lock that is held is still the one in the folder."""
         try:
             return os.path.samestat(os.fstat(self._lock_fd), (self.path / LOCK_FILE).stat())
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def description(self) -> StreamDescription:

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from monitoring.capture.backlog import START, Backlog, Position, SegmentView, Slice
+from monitoring.capture.backlog import START, Backlog, Position, Slice, unread
 from monitoring.capture.drops import DropReason
 from monitoring.capture.folder import STREAM_FILE, ProducerFolder, StreamDescription
 from monitoring.capture.frames import is_torn, scan_frames
@@ -67,11 +67,7 @@ class OrphanJournal:
             last=self.last,
             settled=max(self._settled, self.acknowledged),
             position=self._position,
-            segments=tuple(
-                SegmentView(path, first, self._unread_from(first), size)
-                for first, path, size in self._segments
-                if first >= self._position.segment
-            ),
+            segments=unread(self._segments, self._position),
             held=(),
             drops=self._drops.ranges(),
         )
@@ -83,13 +79,9 @@ class OrphanJournal:
         self._folder.write_acknowledged(self.acknowledged)
 
     def give_up(self, refused: Slice) -> None:
-        for event in refused.events:
-            self._drops.overwrite(event.seq, event.seq, DropReason.REJECTED)
+        self._drops.overwrite_each((event.seq for event in refused.events), DropReason.REJECTED)
         self._settled = refused.last
         self._position = refused.position
-
-    def _unread_from(self, segment: int) -> int:
-        return self._position.offset if segment == self._position.segment else 0
 
     def _find_last(self) -> int:
         """The highest number that can be known; notes what lies behind the last frame."""
@@ -114,11 +106,13 @@ def find_orphans(root: Path) -> list[Path]:
     """Folders of journals under ``root`` whose producer is dead; empty when there is no root."""
     found = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if path.name.startswith(".") or path.name == DEAD_LETTER_FOLDER:
+        if path.name.startswith(".") or not (path / STREAM_FILE).is_file():
             continue
-        if not (path / STREAM_FILE).is_file():
+        try:
+            folder = ProducerFolder.adopt(path)
+        except OSError as error:
+            _log.error("journal %s cannot be looked at: %s", path, error)
             continue
-        folder = ProducerFolder.adopt(path)
         if folder is not None:
             found.append(path)
             folder.close()
