@@ -167,6 +167,21 @@ def test_a_living_old_agent_and_a_new_one_refuse_the_same_numbers(tmp_path):
     whole(tmp_path, 10)
 
 
+def test_what_the_other_agent_has_stored_and_deleted_is_known_too(tmp_path):
+    old, new = Agent(tmp_path), Agent(tmp_path, epoch="e2")
+    for agent, first in ((old, 1), (new, 4), (old, 7), (new, 10)):
+        agent.take(delivery(first, first + 2))
+        agent.drain()
+    old.take(delivery(13, 15))
+    old.drain()
+    assert new.take(delivery(1, 15)).through == 15
+    new.drain()
+    assert new.spool.accounts()[0]["p1"].written == 15
+    new.die()
+    old.die()
+    whole(tmp_path, 15)
+
+
 class Redeploys(RuleBasedStateMachine):
     """Two agents at most, one producer, a sink that fails: nothing is lost or doubled."""
 
@@ -241,11 +256,14 @@ class Redeploys(RuleBasedStateMachine):
         if self.acknowledged:
             assert agent.take(delivery(1, 1)).through >= self.acknowledged
         agent.drain()
+        settled, waiting, _ = agent.spool.accounts()
         agent.die()
+        assert waiting == {}
+        assert sum(tally.written for tally in settled.values()) == self.sent
         if self.sent:
             whole(self.folder, self.sent)
         self._temporary.cleanup()
 
 
-Redeploys.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+Redeploys.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestRedeploys = Redeploys.TestCase
