@@ -119,7 +119,7 @@ def _features(stream: Stream, events: Sequence[PredictionEvent]) -> tuple[list[p
     return arrays, nulled
 
 
-def _transposed(rows: list[list[Any]], width: int) -> tuple[Iterable[Sequence[Any]], int]:
+def _transposed(rows: list[Sequence[Any]], width: int) -> tuple[Iterable[Sequence[Any]], int]:
     """Columns of the rows; where a row has not one value per feature, none of it can be placed."""
     if not rows:
         return [()] * width, 0
