@@ -45,6 +45,7 @@ class CapturePipeline:
     ) -> None:
         """``features`` are the model's own; ``stream`` has them as they are after masking."""
         self._agents = agents
+        self._rng = random.Random()  # noqa: S311  jitter of retries
         self._root = Path(settings.state_dir) / "journal"
         description = StreamDescription(
             producer=producer,
@@ -69,7 +70,7 @@ class CapturePipeline:
             self._transport(producer),
             DeadLetters(self._root / DEAD_LETTER_FOLDER, self._settings.dead_letter_bytes),
             settings=self._settings,
-            rng=random.Random(),  # noqa: S311  jitter of retries
+            rng=self._rng,
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -106,6 +107,7 @@ class CapturePipeline:
                         path,
                         self._transport(path.name),
                         settings=self._settings,
+                        rng=self._rng,
                         timeout_s=ORPHAN_TIMEOUT_S,
                     )
                     if result is not None:

@@ -38,7 +38,7 @@ PROOF_ROWS = 256  # of the baseline, on which the compiled forest proves that it
 class ModelServer:
     """Serves one bundle over HTTP and handles, and hands every event to its monitoring agent."""
 
-    async def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
+    def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
         """``arguments`` are checked settings; ``key`` is the masking key."""
         share_handlers()
         settings = Settings.model_validate(arguments)

@@ -39,7 +39,7 @@ class Received:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self.intervals: dict[str, Intervals] = {}
         self.tallies: dict[str, Tally] = {}
         self.retired = Tally()
@@ -52,7 +52,7 @@ class Received:
             stat = self._path.stat()
         except FileNotFoundError:
             return
-        stamp = (stat.st_ino, stat.st_mtime_ns)
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if stamp == self._stamp:
             return
         stored = msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint)
@@ -118,7 +118,7 @@ class Received:
         )
         replace_file(self._path, msgspec.msgpack.encode(stored))
         stat = self._path.stat()
-        self._stamp = (stat.st_ino, stat.st_mtime_ns)
+        self._stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
