@@ -130,20 +130,16 @@ class Application:
     def tail(self) -> str:
         return self.log.read_text()[-6_000:] if self.log.exists() else ""
 
-    def ray_address(self) -> str:
-        """Address of this application's own cluster, for drivers beside it."""
-        sessions = self._short / "ray/session_latest"
-        address: str = (sessions / "gcs_address").read_text() if sessions.exists() else ""
-        if not address:
-            current = self._short / "ray/ray_current_cluster"
-            address = current.read_text().strip()
-        return address
+    @property
+    def ray_folder(self) -> Path:
+        """Temporary folder of this application's own cluster."""
+        return self._short
 
     def python(self, code: str, timeout_s: float = 60) -> str:
         """Run a driver against this cluster and return what it printed."""
         environment = {
             **os.environ,
-            "RAY_ADDRESS": self.ray_address(),
+            "RAY_ADDRESS": "auto",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
         }
