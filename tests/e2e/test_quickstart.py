@@ -80,7 +80,7 @@ def test_a_handle_call_is_the_same_as_http(application: Application, body: bytes
     answer, complaint = [json.loads(line) for line in printed.splitlines()[-2:]]
     assert answer["predictions"] == over_http["predictions"]
     assert answer["request_id"] == "by-handle"
-    assert "missing required field" in complaint
+    assert "RequestInvalidError" in complaint
     wait_for(
         lambda: bool(query(application.sink, "from {log} where request_id = 'by-handle'")),
         timeout_s=30,

@@ -1,4 +1,4 @@
-"""Load for end-to-end tests: closed loop, every request with an id that the log can be asked for."""
+"""Closed-loop load, every request with an id that the log can be asked for."""
 
 import asyncio
 import time
