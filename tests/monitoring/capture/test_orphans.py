@@ -3,13 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from monitoring.capture.drops import DropReason
 from monitoring.capture.folder import MARKS_FILE, ProducerFolder
 from monitoring.capture.frames import encode_frame
 from monitoring.capture.orphans import Drained, drain_orphan, drain_orphans, find_orphans
 from monitoring.capture.sender import SenderSettings
+from monitoring.errors import DeliveryRejected
 from tests.monitoring.capture.fleet import FakeAgent
-from tests.monitoring.capture.streams import everything, open_journal, open_recorder, record
+from tests.monitoring.capture.streams import open_journal, open_recorder, record
 
 QUICK = SenderSettings(first_backoff_s=0)
 
@@ -112,10 +112,8 @@ async def test_a_torn_tail_is_told_from_a_damaged_one(tmp_path: Path) -> None:
 async def test_an_unfinished_drain_is_taken_up_again(tmp_path: Path) -> None:
     path = die(tmp_path)
 
-    class Away(FakeAgent):
-        pass
-
-    agent = Away()
+    agent = FakeAgent()
+    agent.through["p-1"] = 2
     unfinished = await drain_orphan(path, agent, settings=QUICK, rng=random.Random(1), timeout_s=0)
     assert unfinished is not None
     assert not unfinished.finished
@@ -131,5 +129,36 @@ async def test_an_unreadable_description_is_left_for_a_person(tmp_path: Path) ->
     assert await drain(tmp_path, FakeAgent()) == []
     assert path.exists()
     assert ProducerFolder.adopt(path) is not None
-    assert DropReason.TORN == "torn"
-    assert everything(None) is None
+
+
+async def test_what_the_agent_refuses_for_good_is_kept_as_a_dead_letter(tmp_path: Path) -> None:
+    die(tmp_path)
+    agent = FakeAgent()
+    agent.script.extend([DeliveryRejected("unknown policy")] * QUICK.refusals_before_giving_up)
+    drained = await drain(tmp_path, agent)
+    assert drained[0].finished
+    assert agent.dropped == {"rejected": 3}
+    assert (tmp_path / "dead-letter" / "p-1-3-5.delivery").exists()
+    assert find_orphans(tmp_path) == []
+
+
+async def test_a_missing_segment_is_counted_not_passed_over(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    for segment in path.glob("*.journal"):
+        segment.unlink()
+    (path / "notes.journal").write_text("not a segment")
+    agent = FakeAgent()
+    drained = await drain(tmp_path, agent)
+    # Nothing is left that knows of numbers 3 to 5: that much can no longer be told.
+    assert drained == [Drained(producer="p-1", first=3, last=2, acknowledged=2, finished=True)]
+
+
+def test_whoever_waits_for_a_lock_gets_nothing_once_the_folder_is_gone(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    owner = ProducerFolder.adopt(path)
+    assert owner is not None
+    assert owner.in_place()
+    (path / "lock").rename(path / "old lock")
+    (path / "lock").touch()
+    assert not owner.in_place()
+    owner.close()
