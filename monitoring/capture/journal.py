@@ -305,7 +305,8 @@ class Journal:
 
     def _count(self, dropped: dict[str, int]) -> None:
         for reason, events in dropped.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + events
+            # A plain string: these counters leave the process.
+            self.dropped[str(reason)] = self.dropped.get(reason, 0) + events
 
     def _forget_events(self, through: int) -> None:
         while self._held and self._held[0].seq <= through:
@@ -319,5 +320,6 @@ class Journal:
             except OSError as error:
                 self._trouble["delete"] = f"cannot delete {oldest.path.name} ({error})"
                 return
+            self._trouble.pop("delete", None)
             self.journal_bytes -= oldest.bytes
             del self._segments[0]

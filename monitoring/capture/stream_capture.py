@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from monitoring.capture.batches import to_batch
 from monitoring.capture.folder import StreamDescription
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.masking import MaskingPolicy
@@ -51,6 +52,8 @@ class StreamCapture:
         description = StreamDescription(
             producer=producer, stream=logged, policy_id=policy.policy_id, node=node, env=env
         )
+        # pyarrow imports pandas at its first array, a second or more: not while requests wait.
+        to_batch(logged, ())
         dead_letters = DeadLetters(root / DEAD_LETTER_FOLDER, settings.dead_letter_bytes)
         self._journal = Journal(root, description, limits=limits, monotonic=monotonic)
         self.recorder = Recorder(self._journal, policy, stream.features)

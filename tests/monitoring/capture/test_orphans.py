@@ -1,6 +1,4 @@
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 from monitoring.capture.folder import MARKS_FILE, ProducerFolder
@@ -10,30 +8,9 @@ from monitoring.capture.sender import SenderSettings
 from monitoring.errors import DeliveryRejected
 from tests.monitoring.capture.fleet import FakeAgent
 from tests.monitoring.capture.streams import open_journal, open_recorder, record
+from tests.monitoring.capture.victims import die, hold_one_and_drop_one
 
 QUICK = SenderSettings(first_backoff_s=0)
-
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from tests.monitoring.capture.streams import *
-root = Path(sys.argv[1])
-journal = open_journal(root)
-recorder = open_recorder(journal)
-for n in range(1, 6):
-    record(recorder, f"r{n}")
-found = everything(journal.backlog())
-journal.release(found, 2)
-exec(sys.argv[2])
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def die(root: Path, last_words: str = "") -> Path:
-    """A process records r1 to r5, is acknowledged through 2, and is killed."""
-    writer = subprocess.run([sys.executable, "-c", DYING, str(root), last_words], check=False)
-    assert writer.returncode == -9
-    return root / "p-1"
 
 
 async def drain(root: Path, agent: FakeAgent) -> list[Drained]:
@@ -74,14 +51,7 @@ async def test_two_drainers_do_not_meet(tmp_path: Path) -> None:
 
 
 async def test_held_and_dropped_events_at_the_end_are_accounted_for(tmp_path: Path) -> None:
-    words = """
-journal._leave_disk(OSError("pulled"))
-record(recorder, "held")
-journal.drop(7, "journal_full")
-recorder._seq = 7
-"""
-    die(tmp_path, words.replace('"journal_full"', "__import__('monitoring.capture.drops')"
-        ".capture.drops.DropReason.JOURNAL_FULL"))  # fmt: skip
+    die(tmp_path, hold_one_and_drop_one)
     agent = FakeAgent()
     await drain(tmp_path, agent)
     assert agent.requests == ["r3", "r4", "r5"]
