@@ -66,12 +66,12 @@ class HeldFrame(NamedTuple):
 class Backlog:
     """All that is recorded and not acknowledged: numbers ``first..last``.
 
-    Frames up to ``settled`` are not delivered again: they were given up and stand in ``drops``.
+    Reading begins at ``position``, which may be past ``first``: what was given up before it stands
+    in ``drops``.
     """
 
     first: int
     last: int
-    settled: int
     position: Position
     segments: tuple[SegmentView, ...]
     held: tuple[HeldFrame, ...]
@@ -115,7 +115,7 @@ def read_slice(backlog: Backlog, limits: SliceLimits) -> Slice:
     damaged = False
     for found in _found_frames(backlog):
         damaged |= found.damage_before
-        if found.seq <= max(backlog.settled, draft.last) or found.seq > backlog.last:
+        if found.seq <= draft.last or found.seq > backlog.last:
             continue
         otherwise = DropReason.UNREADABLE if damaged else DropReason.LOST_IN_REPLICA
         if not _take_hole(draft, backlog.drops, found.seq - 1, otherwise):

@@ -98,7 +98,6 @@ class Journal:
         self._drops = DropLog()
         self._journalled = 0  # the last number in a frame on disk
         self._position = START
-        self._settled = 0
         self._retry_at_s = float("-inf")
         self._trouble: dict[str, str] = {}
         self._recover()
@@ -136,7 +135,6 @@ class Journal:
         return Backlog(
             first=self.acknowledged + 1,
             last=held[-1].seq if len(held) < len(self._held) else self.recorded,
-            settled=max(self._settled, self.acknowledged),
             position=self._position,
             segments=unread(((s.first, s.path, s.bytes) for s in self._segments), self._position),
             held=held,
@@ -162,7 +160,6 @@ class Journal:
         """Count the events of a slice as rejected. The agent still has to be told their number."""
         self._count({DropReason.REJECTED: len(refused.events)})
         self._drops.overwrite_each((event.seq for event in refused.events), DropReason.REJECTED)
-        self._settled = refused.last
         self._position = refused.position
         self._save_marks()
         self._forget_events(refused.last)
@@ -305,7 +302,8 @@ class Journal:
 
     def _count(self, dropped: dict[str, int]) -> None:
         for reason, events in dropped.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + events
+            # A plain string: these counters leave the process.
+            self.dropped[str(reason)] = self.dropped.get(reason, 0) + events
 
     def _forget_events(self, through: int) -> None:
         while self._held and self._held[0].seq <= through:
@@ -319,5 +317,6 @@ class Journal:
             except OSError as error:
                 self._trouble["delete"] = f"cannot delete {oldest.path.name} ({error})"
                 return
+            self._trouble.pop("delete", None)
             self.journal_bytes -= oldest.bytes
             del self._segments[0]

@@ -55,7 +55,6 @@ class OrphanJournal:
         self._segments = folder.segments()
         self.acknowledged, self._drops = folder.marks()
         self._position: Position = START
-        self._settled = 0
         self.first = self.acknowledged + 1
         self.last = self._find_last()
 
@@ -65,7 +64,6 @@ class OrphanJournal:
         return Backlog(
             first=self.acknowledged + 1,
             last=self.last,
-            settled=max(self._settled, self.acknowledged),
             position=self._position,
             segments=unread(self._segments, self._position),
             held=(),
@@ -80,7 +78,6 @@ class OrphanJournal:
 
     def give_up(self, refused: Slice) -> None:
         self._drops.overwrite_each((event.seq for event in refused.events), DropReason.REJECTED)
-        self._settled = refused.last
         self._position = refused.position
 
     def _find_last(self) -> int:

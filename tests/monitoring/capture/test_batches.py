@@ -2,7 +2,7 @@ import struct
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.capture.batches import to_batch
@@ -102,6 +102,7 @@ def test_rows_of_a_wrong_width_and_outputs_of_a_wrong_length_keep_the_event() ->
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.lists(values, max_size=5), min_size=1, max_size=3), max_size=4))
 def test_no_input_costs_a_row(inputs: list[list[list[object]]]) -> None:
     events = [event(n, rows=len(rows), inputs=rows) for n, rows in enumerate(inputs, start=1)]
@@ -110,7 +111,7 @@ def test_no_input_costs_a_row(inputs: list[list[list[object]]]) -> None:
     assert batch.num_rows == sum(len(rows) for rows in inputs)
 
 
-def test_a_delivery_carries_it(tmp_path: object) -> None:
+def test_a_delivery_carries_it() -> None:
     batch = to_batch(STREAM, [event(1), event(2)]).rows
     header = DeliveryHeader(
         producer="p", first=1, last=2, events=2, dropped={}, stream=STREAM, policy_id="x",

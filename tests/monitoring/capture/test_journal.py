@@ -1,12 +1,9 @@
 import random
 import resource
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.capture.backlog import SliceLimits, read_slice
@@ -24,6 +21,7 @@ from tests.monitoring.capture.streams import (
     open_recorder,
     record,
 )
+from tests.monitoring.capture.victims import kill_while_writing
 
 
 def ids(journal: Journal) -> list[str]:
@@ -246,6 +244,7 @@ def test_the_folder_is_owned_until_closed(tmp_path: Path) -> None:
     assert ProducerFolder.adopt(journal.path) is None
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_happens_the_ledger_closes(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -289,34 +288,10 @@ def test_whatever_happens_the_ledger_closes(
     journal.close()
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from tests.monitoring.capture.streams import open_journal, open_recorder, record
-from monitoring.capture.journal import JournalLimits
-limits = JournalLimits(segment_bytes=20_000, quota_bytes=100_000_000)
-recorder = open_recorder(open_journal(Path(sys.argv[1]), limits=limits, producer=sys.argv[2]))
-n = 0
-while True:
-    n += 1
-    record(recorder, f"r{n}")
-    sys.stdout.buffer.write(b".")
-    sys.stdout.buffer.flush()
-"""
-
-
 async def test_what_was_recorded_before_a_sigkill_is_delivered_once(tmp_path: Path) -> None:
     rng = random.Random(7)
-    for n in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), f"p-{n}"], stdout=subprocess.PIPE
-        )
-        assert writer.stdout is not None
-        returned = len(writer.stdout.read(rng.randrange(1, 3000)))
-        writer.send_signal(signal.SIGKILL)
-        returned += len(writer.stdout.read())
-        writer.wait()
-        writer.stdout.close()
+    for n in range(10):
+        returned = kill_while_writing(tmp_path, f"p-{n}", after=rng.randrange(1, 2000))
         agent = FakeAgent()
         drained = await drain_orphans(tmp_path, agent, settings=SenderSettings(), rng=rng)
         assert [d.finished for d in drained] == [True]

@@ -1,39 +1,16 @@
 import random
-import subprocess
-import sys
 from pathlib import Path
 
-from monitoring.capture.drops import DropReason
 from monitoring.capture.folder import MARKS_FILE, ProducerFolder
 from monitoring.capture.frames import encode_frame
 from monitoring.capture.orphans import Drained, drain_orphan, drain_orphans, find_orphans
 from monitoring.capture.sender import SenderSettings
+from monitoring.errors import DeliveryRejected
 from tests.monitoring.capture.fleet import FakeAgent
-from tests.monitoring.capture.streams import everything, open_journal, open_recorder, record
+from tests.monitoring.capture.streams import open_journal, open_recorder, record
+from tests.monitoring.capture.victims import die, hold_one_and_drop_one
 
 QUICK = SenderSettings(first_backoff_s=0)
-
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from tests.monitoring.capture.streams import *
-root = Path(sys.argv[1])
-journal = open_journal(root)
-recorder = open_recorder(journal)
-for n in range(1, 6):
-    record(recorder, f"r{n}")
-found = everything(journal.backlog())
-journal.release(found, 2)
-exec(sys.argv[2])
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def die(root: Path, last_words: str = "") -> Path:
-    """A process records r1 to r5, is acknowledged through 2, and is killed."""
-    writer = subprocess.run([sys.executable, "-c", DYING, str(root), last_words], check=False)
-    assert writer.returncode == -9
-    return root / "p-1"
 
 
 async def drain(root: Path, agent: FakeAgent) -> list[Drained]:
@@ -74,14 +51,7 @@ async def test_two_drainers_do_not_meet(tmp_path: Path) -> None:
 
 
 async def test_held_and_dropped_events_at_the_end_are_accounted_for(tmp_path: Path) -> None:
-    words = """
-journal._leave_disk(OSError("pulled"))
-record(recorder, "held")
-journal.drop(7, "journal_full")
-recorder._seq = 7
-"""
-    die(tmp_path, words.replace('"journal_full"', "__import__('monitoring.capture.drops')"
-        ".capture.drops.DropReason.JOURNAL_FULL"))  # fmt: skip
+    die(tmp_path, hold_one_and_drop_one)
     agent = FakeAgent()
     await drain(tmp_path, agent)
     assert agent.requests == ["r3", "r4", "r5"]
@@ -112,10 +82,8 @@ async def test_a_torn_tail_is_told_from_a_damaged_one(tmp_path: Path) -> None:
 async def test_an_unfinished_drain_is_taken_up_again(tmp_path: Path) -> None:
     path = die(tmp_path)
 
-    class Away(FakeAgent):
-        pass
-
-    agent = Away()
+    agent = FakeAgent()
+    agent.through["p-1"] = 2
     unfinished = await drain_orphan(path, agent, settings=QUICK, rng=random.Random(1), timeout_s=0)
     assert unfinished is not None
     assert not unfinished.finished
@@ -131,5 +99,36 @@ async def test_an_unreadable_description_is_left_for_a_person(tmp_path: Path) ->
     assert await drain(tmp_path, FakeAgent()) == []
     assert path.exists()
     assert ProducerFolder.adopt(path) is not None
-    assert DropReason.TORN == "torn"
-    assert everything(None) is None
+
+
+async def test_what_the_agent_refuses_for_good_is_kept_as_a_dead_letter(tmp_path: Path) -> None:
+    die(tmp_path)
+    agent = FakeAgent()
+    agent.script.extend([DeliveryRejected("unknown policy")] * QUICK.refusals_before_giving_up)
+    drained = await drain(tmp_path, agent)
+    assert drained[0].finished
+    assert agent.dropped == {"rejected": 3}
+    assert (tmp_path / "dead-letter" / "p-1-3-5.delivery").exists()
+    assert find_orphans(tmp_path) == []
+
+
+async def test_a_missing_segment_is_counted_not_passed_over(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    for segment in path.glob("*.journal"):
+        segment.unlink()
+    (path / "notes.journal").write_text("not a segment")
+    agent = FakeAgent()
+    drained = await drain(tmp_path, agent)
+    # Nothing is left that knows of numbers 3 to 5: that much can no longer be told.
+    assert drained == [Drained(producer="p-1", first=3, last=2, acknowledged=2, finished=True)]
+
+
+def test_whoever_waits_for_a_lock_gets_nothing_once_the_folder_is_gone(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    owner = ProducerFolder.adopt(path)
+    assert owner is not None
+    assert owner.in_place()
+    (path / "lock").rename(path / "old lock")
+    (path / "lock").touch()
+    assert not owner.in_place()
+    owner.close()

@@ -2,21 +2,23 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.capture.backlog import SliceLimits
 from monitoring.capture.batches import Batch, to_batch
 from monitoring.capture.journal import Journal, JournalLimits
+from monitoring.capture.orphans import drain_orphans
 from monitoring.capture.sender import DeadLetters, Sender, SenderSettings
 from monitoring.errors import DeliveryRejected
 from monitoring.events import Ack, PredictionEvent, Stream, decode_delivery
 from tests.monitoring.capture.fleet import FakeAgent, Sleeper
-from tests.monitoring.capture.streams import open_journal, open_recorder, record
+from tests.monitoring.capture.streams import Clock, open_journal, open_recorder, record
 
 SETTINGS = SenderSettings(limits=SliceLimits(max_rows=4), refusals_before_giving_up=3)
 ROOMY = JournalLimits(segment_bytes=1000, quota_bytes=1_000_000, retry_s=5)
@@ -176,6 +178,7 @@ async def test_an_event_that_cannot_be_transposed_costs_itself_only(tmp_path: Pa
     assert agent.dropped == {"rejected": 1}
 
 
+@settings(deadline=None)
 @given(st.data())
 async def test_nothing_is_lost_or_doubled_whatever_the_agent_does(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -202,4 +205,53 @@ async def test_nothing_is_lost_or_doubled_whatever_the_agent_does(
     captured = recorder.counts().captured
     assert agent.stored.get("p-1", []) == list(range(1, captured + 1))
     assert recorder.counts().acknowledged == captured
+    journal.close()
+
+
+@settings(deadline=None)
+@given(st.data())
+async def test_a_crash_at_any_moment_leaves_every_number_stored_or_explained(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    root, clock = tmp_path_factory.mktemp("crash"), Clock()
+    tight = JournalLimits(segment_bytes=700, quota_bytes=3000, buffer_bytes=1500, retry_s=5)
+    journal = open_journal(root, limits=tight, clock=clock)
+    recorder, agent = open_recorder(journal), FakeAgent()
+    sender = sender_of(journal, agent)
+    steps = st.sampled_from(["record", "lose", "flush", "break", "mend", "refuse", "abandon"])
+    answered: list[str] = []
+    for step in data.draw(st.lists(steps, max_size=25)):
+        match step:
+            case "record":
+                for _ in range(4):
+                    answered.append(f"r{len(answered) + 1}")
+                    record(recorder, answered[-1])
+            case "lose":
+                agent.lost_acks += 1
+            case "break":
+                journal._leave_disk(OSError("pulled"))
+            case "mend":
+                clock.now_s += 5
+            case "refuse":
+                agent.script.extend([DeliveryRejected("no")] * SETTINGS.refusals_before_giving_up)
+            case "flush":
+                assert await sender.flush(10)
+            case "abandon":  # the agent stores it, the replica never hears of it
+                backlog = journal.backlog()
+                if backlog is not None:
+                    with suppress(ConnectionError, DeliveryRejected):
+                        await agent.ingest(sender._build(backlog).payload)
+    in_memory_only = len(journal._held)
+    assert journal._folder is not None
+    journal._folder.close()  # as a SIGKILL does: the lock goes, nothing is tidied
+    journal._folder = None
+    agent.script.clear()
+    agent.lost_acks = 0
+    await drain_orphans(root, agent, settings=SETTINGS, rng=random.Random(1))
+    stored = agent.stored.get("p-1", [])
+    assert stored == sorted(set(stored))
+    assert agent.requests == [f"r{seq}" for seq in stored]
+    assert len(stored) + sum(agent.dropped.values()) == len(answered)
+    assert agent.dropped.get("lost_in_replica", 0) <= in_memory_only
+    assert "unreadable" not in agent.dropped
     journal.close()
