@@ -288,7 +288,9 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None
+)
 @given(body=bodies)
 async def test_any_json_is_answered_or_refused(client: httpx.AsyncClient, body: Any) -> None:
     answer = await client.post(INFER, json=body)
@@ -298,7 +300,9 @@ async def test_any_json_is_answered_or_refused(client: httpx.AsyncClient, body: 
         assert answer.json()["error"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+)
 @given(data=st.binary(max_size=200))
 async def test_any_bytes_get_problem_json(client: httpx.AsyncClient, data: bytes) -> None:
     answer = await client.post(INFER, content=data)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.http.tensors import InputTensor, decode_infer, read_rows, write_outputs
@@ -142,6 +142,7 @@ row = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(rows=st.lists(row, min_size=1, max_size=5), nested=st.booleans())
 def test_tensors_say_what_instances_say(rows: list[Any], nested: bool) -> None:
     """Whatever can be sent to both endpoints reaches the model as the same rows."""
