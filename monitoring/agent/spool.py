@@ -210,14 +210,14 @@ class Spool:
     def settle(self, segment: SealedSegment, coverage: Coverage, now_s: float) -> None:
         """Account for a stored segment, then delete it. Safe to repeat after a crash in between."""
         with self._exclusive():
-            if segment in self._sealed:
-                self._sealed.remove(segment)
             stale = [n for n in self._received.settled if not self._path_of(n).exists()]
             self._received.settle(segment.name, coverage, stale)
             busy = {p for s in self._segments() for p in s.account}
             self._received.forget(now_s - self._settings.producer_retention_s, busy)
             self._received.save()
             segment.path.unlink(missing_ok=True)
+            if segment in self._sealed:
+                self._sealed.remove(segment)
             self._drop_if_empty(segment.path.parent)
 
     def _path_of(self, segment: str) -> Path:
