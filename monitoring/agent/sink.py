@@ -61,7 +61,6 @@ class FsspecSink:
             else:
                 self._connected().pipe_file(path, bytes(data))
         except Exception as error:  # each storage's client has its own tree of errors
-            self._filesystem = None
             raise SinkUnavailable(explain(self._settings, error)) from error
 
     def _connected(self) -> Any:

@@ -3,16 +3,18 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from monitoring.agent.frames import RowsHead
 from monitoring.agent.settings import SinkSettings, SpoolSettings
 from monitoring.agent.sink import FsspecSink
 from monitoring.agent.verify import verify
 from monitoring.errors import SinkUnavailable
-from tests.monitoring.agent.conftest import Agent, delivery, memory_folder, stored_events
+from tests.monitoring.agent.conftest import STREAM, Agent, delivery, memory_folder, stored_events
 
 
 class Crash(BaseException):
@@ -180,6 +182,38 @@ def test_what_the_other_agent_has_stored_and_deleted_is_known_too(tmp_path):
     new.die()
     old.die()
     whole(tmp_path, 15)
+
+
+def test_rows_that_never_become_parquet_go_to_the_dead_letters_and_block_nobody(tmp_path, caplog):
+    sink = ScriptedSink(tmp_path, ["away", "store", "away"])
+    agent = Agent(tmp_path, sink=sink)
+    head = RowsHead(
+        producer="p1",
+        first=1,
+        last=3,
+        written=2,
+        sampled_out=1,
+        dropped={},
+        rows=2,
+        policy_id="policy",
+        node="n",
+        env="e",
+    )
+    wrong = pa.RecordBatch.from_pydict({"seq": ["not", "numbers"]})
+    with agent.spool.committing():
+        agent.spool.append(STREAM, 0, head, wrong, agent.now_s)
+    agent.take(delivery(4, 5))
+    for _ in range(2):
+        with pytest.raises(SinkUnavailable):
+            agent.drain()
+    agent.drain()
+    assert agent.uploader.counts.dead_letters == 1
+    assert agent.spool.accounts()[0]["p1"].dropped == {"dead_letter": 2}
+    agent.die()
+    verdict = verify(SinkSettings(url=str(tmp_path / "sink")))
+    assert (verdict.ok, verdict.written, verdict.sampled_out) == (True, 2, 1)
+    assert verdict.dropped == {"dead_letter": 2}
+    assert len(list((tmp_path / "state" / "dead-letter").glob("*.spool"))) == 1
 
 
 class Redeploys(RuleBasedStateMachine):
