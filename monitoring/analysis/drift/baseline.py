@@ -122,8 +122,9 @@ def micro_edges(rows: int) -> NDArray[np.int64]:
 def _assign(values: pa.ChunkedArray, column: Column) -> tuple[Bins, Slots]:
     if column.kind == "number":
         numbers = as_numbers(values)
-        number = number_bins(numbers)
-        return number, number.assign(numbers)
+        with np.errstate(over="ignore", invalid="ignore"):
+            number = number_bins(numbers)
+            return number, number.assign(numbers)
     texts = as_texts(values).combine_chunks()
     category = category_bins(texts)
     return category, category.assign(texts)

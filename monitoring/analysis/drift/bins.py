@@ -40,10 +40,11 @@ class NumberBins:
     The table's cell is the upper half of the float32 pattern of ``x - center``: 0.8% wide around
     the median, whatever the scale. ``cell_bins`` holds the lowest bin of a cell; ``passes`` exact
     comparisons with the next edge finish the job (edges of one cell at most; binary search instead
-    where that would be many).
+    where that would be many). ``upper`` holds the edge above each slot, NaN where there is none.
     """
 
     edges: NDArray[np.float64]
+    upper: NDArray[np.float64]
     center: float
     cell_bins: NDArray[np.uint8]
     passes: int
@@ -58,16 +59,15 @@ class NumberBins:
         return len(self.edges) + 2
 
     def assign(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Find the bin of every value."""
+        """Find the bin of every value; the caller turns NumPy's overflow warnings off."""
         if self.passes > 4:
             found = np.searchsorted(self.edges, values, side="right").astype(np.uint8)
             found[np.isnan(values)] = self.missing
             return found
         bins = self.cell_bins[_cells(values, self.center)]
         # NaN compares false, which keeps the outer bin and the missing where they are.
-        upper = np.append(self.edges, [np.nan, np.nan])
         for _ in range(self.passes):
-            bins += values >= upper[bins]
+            bins += values >= self.upper[bins]
         return bins
 
 
@@ -104,8 +104,7 @@ class CategoryBins:
 
 
 def _cells(values: NDArray[np.float64], center: float) -> NDArray[np.uint32]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        offsets = (values - center).astype(np.float32)
+    offsets = (values - center).astype(np.float32)  # out of range becomes infinite, as it should
     return offsets.view(np.uint32) >> np.uint32(16)
 
 
@@ -147,7 +146,11 @@ def _with_table(edges: NDArray[np.float64], center: float) -> NumberBins:
     lowest[nan_cell] = len(edges) + 1
     crowd = np.unique(edge_orders, return_counts=True)[1]
     return NumberBins(
-        edges=edges, center=center, cell_bins=lowest, passes=int(crowd.max(initial=0))
+        edges=edges,
+        upper=np.append(edges, [np.nan, np.nan]),
+        center=center,
+        cell_bins=lowest,
+        passes=int(crowd.max(initial=0)),
     )
 
 

@@ -40,9 +40,9 @@ class Layout:
     def assign(self, index: int, array: pa.Array) -> NDArray[np.integer]:
         """Find the slot of every value of one column."""
         bins = self.bins[index]
-        if isinstance(bins, NumberBins):
-            return bins.assign(as_numbers(array))
-        return bins.assign(as_texts(array))
+        if isinstance(bins, CategoryBins):
+            return bins.assign(as_texts(array))
+        return bins.assign(as_numbers(array))
 
 
 def build_layout(

@@ -15,6 +15,7 @@ from monitoring.analysis.drift.tails import (
     difference_z,
     new_value_z,
     p_from_normal,
+    p_of_rise,
     rate_z,
     studentised,
 )
@@ -37,8 +38,8 @@ NUMBER_SHARES: Final[dict[Cause, float]] = {
     "new values": 0.05,
 }
 CATEGORY_SHARES: Final[dict[Cause, float]] = {
-    "categories": 0.35,
-    "one category": 0.50,
+    "categories": 0.15,
+    "one category": 0.70,
     "missing": 0.10,
     "new values": 0.05,
 }
@@ -217,7 +218,7 @@ def _category_causes(view: _View) -> dict[Cause, float]:
         base_cells * adjust,
         np.full(len(own), base_cells.sum()) * adjust,
     )
-    p = p_from_normal(studentised(z, np.full(len(own), least)))
+    p = p_of_rise(studentised(z, np.full(len(own), least)))
     return {"categories": together, "one category": min(1.0, float(p.min()) * len(p))}
 
 
@@ -255,7 +256,7 @@ def _missing_p(view: _View) -> float:
     share = view.counts[-1] / view.counts.sum()
     base_rows = np.array([view.baseline.counts.sum()]) / factor
     z = rate_z(share * rows, rows, view.baseline.missing / factor, base_rows)
-    return float(p_from_normal(studentised(z, freedom))[0])
+    return min(1.0, float(p_of_rise(studentised(z, freedom))[0]))
 
 
 def _new_values_p(view: _View) -> float:

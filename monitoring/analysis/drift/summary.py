@@ -49,11 +49,21 @@ class WindowSummary:
     ``score_sums`` (columns).
     """
 
-    __slots__ = ("counts", "layout", "products", "rows", "score_sums", "squares", "unseen")
+    __slots__ = (
+        "_checked",
+        "counts",
+        "layout",
+        "products",
+        "rows",
+        "score_sums",
+        "squares",
+        "unseen",
+    )
 
     def __init__(self, layout: Layout) -> None:
         width = len(layout.columns)
         self.layout = layout
+        self._checked: pa.Schema | None = None
         self.rows = 0
         self.counts = np.zeros(layout.slots, np.int64)
         self.squares = np.zeros(layout.slots, np.int64)
@@ -68,13 +78,17 @@ class WindowSummary:
 
         Raises WindowUnusable, counting nothing, if a column or weight does not fit.
         """
-        require_columns(rows.schema, self.layout.columns)
+        if self._checked is None or not self._checked.equals(rows.schema):
+            require_columns(rows.schema, self.layout.columns)
+            self._checked = rows.schema
         units = None if weights is None else _weight_units(weights, rows.num_rows)
         start = 0
-        for block in _blocks(rows):
-            stop = start + block.num_rows
-            self._count(block, None if units is None else units[start:stop])
-            start = stop
+        # Values beyond float32 fall into the outermost cell, which is where they belong.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in _blocks(rows):
+                stop = start + block.num_rows
+                self._count(block, None if units is None else units[start:stop])
+                start = stop
 
     def _count(self, block: pa.RecordBatch, units: NDArray[np.float64] | None) -> None:
         layout = self.layout

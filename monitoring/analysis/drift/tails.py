@@ -17,7 +17,8 @@ NEWTON_STEPS: Final = 40
 MAX_TILT: Final = 300.0  # exponents stay finite; p-values there are below 1e-100
 # Below this many standard deviations the formula is 0/0 and the normal approximation is good.
 CENTRAL: Final = 0.05
-SMALL_COUNT: Final = 25.0
+SMALL_COUNT: Final = 10.0
+RISE: Final = 0.75
 MAX_Z: Final = 37.0  # 2 * norm.sf(37) is the last representable step before zero
 
 
@@ -92,8 +93,8 @@ def rate_z(
 ) -> Floats:
     """Normal equivalent of a difference of two rates, for arrays of pairs.
 
-    Fisher's exact test (its conditional distribution, both sides doubled) where a count is small;
-    the saddlepoint with a continuity correction of half a row elsewhere.
+    Fisher's exact test (the smaller side doubled) where a count is small, the saddlepoint
+    elsewhere.
     """
     total = window_rows + baseline_rows
     pooled = np.divide(
@@ -102,11 +103,9 @@ def rate_z(
     difference = window_hits / np.maximum(window_rows, 1e-9) - baseline_hits / np.maximum(
         baseline_rows, 1e-9
     )
-    half_row = 0.5 / np.maximum(np.minimum(window_rows, baseline_rows), 1e-9)
-    shrunk = np.sign(difference) * np.maximum(np.abs(difference) - half_row, 0)
     shares = np.stack([1 - pooled, pooled], axis=1)
     scores = np.broadcast_to(np.array([0.0, 1.0]), shares.shape)
-    z = difference_z(shrunk, scores, shares, window_rows, baseline_rows)
+    z = difference_z(difference, scores, shares, window_rows, baseline_rows)
     expected = np.minimum(window_rows, baseline_rows) * np.minimum(pooled, 1 - pooled)
     small = (expected < SMALL_COUNT) & (pooled > 0) & (pooled < 1)
     if small.any():
@@ -144,6 +143,15 @@ def normal_from_p(p: Floats) -> Floats:
 def p_from_normal(z: Floats) -> Floats:
     """Two-sided p-values of normal values."""
     return np.asarray(2 * special.ndtr(-np.abs(z)), np.float64)
+
+
+def p_of_rise(z: Floats) -> Floats:
+    """p-values that give a rise three quarters of the level, and a fall one quarter.
+
+    A category or a missing rate that grows is the commoner fault, and the only one that a small
+    share can show.
+    """
+    return np.asarray(special.ndtr(-np.abs(z)) / np.where(z > 0, RISE, 1 - RISE), np.float64)
 
 
 def studentised(z: Floats, freedom: Floats) -> Floats:
