@@ -291,29 +291,38 @@ def _ask(encoder: Any, position: int, column: Column) -> dict[Value, list[float]
     }
     questions[None] = missing
     questions[UNKNOWN_TEXT if column.is_text else math.inf] = unknown
-    return {key: _encoded(encoder, position, value) for key, value in questions.items()}
+    try:
+        answers: list[Any] = _encoded(encoder, position, list(questions.values()))
+    except ValueError:  # some of them are errors: find out which
+        answers = [_encoded_alone(encoder, position, value) for value in questions.values()]
+    return dict(zip(questions, answers, strict=True))
 
 
-def _encoded(encoder: Any, position: int, value: Any) -> list[float] | None:
+def _encoded_alone(encoder: Any, position: int, value: Any) -> list[float] | None:
+    try:
+        return _encoded(encoder, position, [value])[0]
+    except ValueError:
+        return None
+
+
+def _encoded(encoder: Any, position: int, values: list[Any]) -> list[list[float]]:
     names = getattr(encoder, "feature_names_in_", range(len(encoder.categories_)))
-    cells = [categories[0] for categories in encoder.categories_]
-    cells[position] = value
     is_text = [categories.dtype.kind in "OU" for categories in encoder.categories_]
+    cells = [[categories[0]] * len(values) for categories in encoder.categories_]
+    cells[position] = values
     table = pd.DataFrame(
         {
-            name: pd.Series([cell], dtype="object" if text else None)
+            name: pd.Series(cell, dtype="object" if text else None)
             for name, cell, text in zip(names, cells, is_text, strict=True)
         }
     )
     rows = table if hasattr(encoder, "feature_names_in_") else table.to_numpy()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "found unknown categories"
-            encoded = encoder.transform(rows)
-    except ValueError:
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "found unknown categories"
+        encoded = encoder.transform(rows)
     dense = encoded.toarray() if hasattr(encoded, "toarray") else np.asarray(encoded)
-    return [float(code) for code in dense[0]]
+    numbers: list[list[float]] = dense.astype(np.float64).tolist()
+    return numbers
 
 
 _COLUMN_WISE: Final[dict[str, Callable[[Any, Table], Table]]] = {

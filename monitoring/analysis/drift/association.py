@@ -152,9 +152,7 @@ def compare_association(association: Association, window: WindowSummary) -> Pair
     rows = effective / spread.factor
     testable = association.alive & usable[0] & (rows >= MIN_ROWS)
     testable &= rows >= association.kurtosis / ROWS_PER_KURTOSIS
-    noise = association.variance * (
-        1 / np.maximum(rows - 3, 1) + spread.factor / association.rows
-    )
+    noise = association.variance * (1 / np.maximum(rows - 3, 1) + spread.factor / association.rows)
     difference = np.where(testable, fisher[0] - association.fisher, 0.0)
     z = studentised(difference / np.sqrt(np.where(testable, noise, 1.0)), spread.freedom)
     first, second = np.triu_indices(width, 1)
@@ -185,10 +183,7 @@ def _scores(
     layout: Layout, slots: Sequence[NDArray[np.integer]], start: int, stop: int
 ) -> NDArray[np.float64]:
     return np.stack(
-        [
-            table[column[start:stop]]
-            for table, column in zip(layout.scores, slots, strict=True)
-        ]
+        [table[column[start:stop]] for table, column in zip(layout.scores, slots, strict=True)]
     ).astype(np.float64)
 
 

@@ -72,7 +72,9 @@ def fit_baseline(table: pa.Table) -> BaselineProfile:
     Raises BaselineUnusable below 100 rows or without a column that can be compared.
     """
     if table.num_rows < MIN_ROWS:
-        raise BaselineUnusable(f"baseline has {table.num_rows} rows, at least {MIN_ROWS} are needed")
+        raise BaselineUnusable(
+            f"baseline has {table.num_rows} rows, at least {MIN_ROWS} are needed"
+        )
     chosen = baseline_columns(table.schema)
     # A regression's ``predicted`` is null throughout: nothing to compare.
     chosen = {

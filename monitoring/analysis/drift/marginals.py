@@ -166,9 +166,7 @@ def _number_causes(view: _View) -> dict[Cause, float]:
     if not testable.any():
         return {}
     pooled = (base + counts / counts.sum() * view.present) / (base.sum() + view.present)
-    z = difference_z(
-        difference, scores, np.broadcast_to(pooled, scores.shape), rows, base_rows
-    )
+    z = difference_z(difference, scores, np.broadcast_to(pooled, scores.shape), rows, base_rows)
     z = np.where(testable, studentised(z, view.inflation.freedom[:-1]), 0.0)
     p = p_from_normal(z)
     causes: dict[Cause, float] = {"location": float(p[0])}
