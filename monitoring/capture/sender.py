@@ -202,6 +202,7 @@ class Sender:
             policy_id=described.policy_id,
             node=described.node,
             env=described.env,
+            acknowledged=content.first - 1,
         )
         payload = encode_delivery(header, batch.rows)
         return _Delivery(content=content, payload=payload, nulled_values=batch.nulled_values)
