@@ -116,6 +116,7 @@ def main() -> None:
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(arguments.events, 20)).tolist()
     figures: dict[str, list[float]] = {}
+    to_batch(STREAM, ())  # imports pandas, once
     with tempfile.TemporaryDirectory(prefix="capture-cost-") as folder:
         root = Path(folder)
         (root / "file").touch()

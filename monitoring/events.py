@@ -13,6 +13,7 @@ Invariants:
   number again is always allowed and never stores it twice.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -64,7 +65,7 @@ class PredictionEvent(msgspec.Struct, array_like=True, gc=False):
     request_id: str
     status: int
     latency_ms: float
-    inputs: list[list[Any]]
+    inputs: Sequence[Sequence[Any]]
     labels: list[str] | None = None
     scores: list[float] | None = None
     probabilities: bytes | None = None

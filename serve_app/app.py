@@ -1,10 +1,12 @@
 """Composition root: from a Serve config's `args` to a running application, top to bottom."""
 
+from typing import Any
+
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, DeploymentActorConfig
 
-from monitoring.agent.actor import MonitoringAgent
+from monitoring.agent.actor import MonitoringAgentActor
 from serve_app.agents import agent_name
 from serve_app.model.storage import BundleFolder
 from serve_app.model.verify import read_manifest
@@ -34,10 +36,10 @@ def build(settings: Settings) -> Application:
     key = masking_key(settings.masking.key_env, settings.state_dir)
     policy = masking_policy(settings.masking, key)
     policy.require_known([feature.name for feature in manifest.features])
-    agents = [
+    agents: list[DeploymentActorConfig | dict[Any, Any]] = [
         DeploymentActorConfig(
             name=agent_name(shard),
-            actor_class=MonitoringAgent,
+            actor_class=MonitoringAgentActor,
             init_kwargs={"options": agent_options(settings, shard, policy.policy_id)},
             actor_options={"num_cpus": 0},
         )

@@ -1,24 +1,17 @@
-"""The capture side of one replica, wired: a journal, its recorder, and what empties them.
-
-Events flow recorder -> journal -> sender -> agent. Beside it, whichever replica finds a dead
-one's journal on its node hands that over too.
-"""
+"""Capture in one replica, wired to Ray: a stream's own capture, and the drain of dead replicas'."""
 
 import asyncio
 import logging
 import random
-import time
 from pathlib import Path
 
 from monitoring.capture.agent_transport import AgentTransport
 from monitoring.capture.backlog import SliceLimits
-from monitoring.capture.folder import StreamDescription
-from monitoring.capture.journal import Journal
 from monitoring.capture.masking import MaskingPolicy
 from monitoring.capture.orphans import drain_orphan, find_orphans
-from monitoring.capture.recorder import Recorder
-from monitoring.capture.sender import DEAD_LETTER_FOLDER, DeadLetters, Sender, SenderSettings
-from monitoring.events import CaptureCounts, Feature, Stream
+from monitoring.capture.sender import SenderSettings
+from monitoring.capture.stream_capture import StreamCapture
+from monitoring.events import Stream
 from serve_app.agents import Agents, shard_of
 from serve_app.settings import Settings
 from serve_app.wiring import journal_limits
@@ -29,87 +22,61 @@ ORPHAN_INTERVAL_S = 5.0
 ORPHAN_TIMEOUT_S = 60.0
 
 
-class CapturePipeline:
-    """Capture of one stream; ``recorder`` is what the request path calls."""
+def journal_root(settings: Settings) -> Path:
+    return Path(settings.state_dir) / "journal"
 
-    def __init__(
-        self,
-        settings: Settings,
-        stream: Stream,
-        policy: MaskingPolicy,
-        features: tuple[Feature, ...],
-        *,
-        producer: str,
-        node: str,
-        agents: Agents,
-    ) -> None:
-        """``features`` are the model's own; ``stream`` has them as they are after masking."""
-        self._agents = agents
-        self._root = Path(settings.state_dir) / "journal"
-        description = StreamDescription(
-            producer=producer,
-            stream=stream,
-            policy_id=policy.policy_id,
-            node=node,
-            env=settings.env,
-        )
-        self._journal = Journal(
-            self._root,
-            description,
-            limits=journal_limits(settings.capture.journal),
-            monotonic=time.monotonic,
-        )
-        self.recorder = Recorder(self._journal, policy, features)
-        self._settings = SenderSettings(
-            flush_interval_s=settings.capture.flush_interval_s,
-            limits=SliceLimits(max_rows=settings.capture.batch_rows),
-        )
-        self._sender = Sender(
-            self._journal,
-            self._transport(producer),
-            DeadLetters(self._root / DEAD_LETTER_FOLDER, self._settings.dead_letter_bytes),
-            settings=self._settings,
-            rng=random.Random(),  # noqa: S311  jitter of retries
-        )
-        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._sender.run()),
-            asyncio.create_task(self._drain_orphans_for_ever()),
-        ]
+def sender_settings(settings: Settings) -> SenderSettings:
+    return SenderSettings(
+        flush_interval_s=settings.capture.flush_interval_s,
+        limits=SliceLimits(max_rows=settings.capture.batch_rows),
+    )
 
-    async def stop(self, timeout_s: float) -> None:
-        """Hand over what is left. What the agent does not take in time stays in the journal."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not await self._sender.flush(timeout_s):
-            logger.warning("not all events were handed over; the next replica takes the rest")
-        self._journal.close()
 
-    def counts(self) -> CaptureCounts:
-        return self.recorder.counts()
+def capture_stream(
+    settings: Settings,
+    stream: Stream,
+    policy: MaskingPolicy,
+    agents: Agents,
+    *,
+    producer: str,
+    node: str,
+) -> StreamCapture:
+    """Capture of one variant's stream, sent to the shard that its producer belongs to."""
+    return StreamCapture(
+        journal_root(settings),
+        producer,
+        stream,
+        policy,
+        transport_for(producer, agents),
+        node=node,
+        env=settings.env,
+        limits=journal_limits(settings.capture.journal),
+        settings=sender_settings(settings),
+        rng=random.Random(),  # noqa: S311  jitter of retries
+    )
 
-    def warnings(self) -> list[str]:
-        return [*self._journal.warnings(), *self._sender.warnings()]
 
-    def _transport(self, producer: str) -> AgentTransport:
-        shard = shard_of(producer, self._agents.shards)
-        return AgentTransport(lambda: self._agents.lookup(shard))
+def transport_for(producer: str, agents: Agents) -> AgentTransport:
+    shard = shard_of(producer, agents.shards)
+    return AgentTransport(lambda: agents.lookup(shard))
 
-    async def _drain_orphans_for_ever(self) -> None:
-        while True:
-            try:
-                for path in await asyncio.to_thread(find_orphans, self._root):
-                    result = await drain_orphan(
-                        path,
-                        self._transport(path.name),
-                        settings=self._settings,
-                        timeout_s=ORPHAN_TIMEOUT_S,
-                    )
-                    if result is not None:
-                        logger.info("handed over the journal of a dead replica: %s", result)
-            except Exception:  # whatever is wrong with one journal, the others come next time
-                logger.exception("a dead replica's journal could not be handed over")
-            await asyncio.sleep(ORPHAN_INTERVAL_S)
+
+async def drain_orphans_for_ever(settings: Settings, agents: Agents) -> None:
+    """Hand over the journals of replicas that died on this node, whichever replica finds them."""
+    root = journal_root(settings)
+    while True:
+        try:
+            for path in await asyncio.to_thread(find_orphans, root):
+                drained = await drain_orphan(
+                    path,
+                    transport_for(path.name, agents),
+                    settings=sender_settings(settings),
+                    rng=random.Random(),  # noqa: S311  jitter of retries
+                    timeout_s=ORPHAN_TIMEOUT_S,
+                )
+                if drained is not None:
+                    logger.info("handed over the journal of a dead replica: %s", drained)
+        except Exception:  # whatever is wrong with one journal, the others come next time
+            logger.exception("a dead replica's journal could not be handed over")
+        await asyncio.sleep(ORPHAN_INTERVAL_S)

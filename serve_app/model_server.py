@@ -12,12 +12,14 @@ import msgspec
 import ray
 from ray import serve
 
+from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import ReplicaReport
 from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
-from serve_app.capture import CapturePipeline
+from serve_app.capture import capture_stream, drain_orphans_for_ever
 from serve_app.http.asgi import Application, predict_route
 from serve_app.http.monitor import monitor_routes
+from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
 from serve_app.model.bundle import Bundle, load_bundle
 from serve_app.model.pipeline import Scorer, compile_scorer
@@ -37,7 +39,7 @@ PROOF_ROWS = 256  # of the baseline, on which the compiled forest proves that it
 class ModelServer:
     """Serves one bundle over HTTP and handles, and hands every event to its monitoring agent."""
 
-    async def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
+    def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
         """``arguments`` are checked settings; ``key`` is the masking key."""
         share_handlers()
         settings = Settings.model_validate(arguments)
@@ -55,19 +57,20 @@ class ModelServer:
         manifest = bundle.manifest
         policy = masking_policy(settings.masking, key)
         policy.require_known([feature.name for feature in manifest.features])
-        stream = champion_stream(manifest, policy)
-        self._capture: CapturePipeline | None = None
+        stream = champion_stream(manifest)
+        self._tasks = [asyncio.create_task(self._report_for_ever())]
+        self._capture: StreamCapture | None = None
         if settings.capture.enabled:
-            self._capture = CapturePipeline(
+            self._capture = capture_stream(
                 settings,
                 stream,
                 policy,
-                manifest.logged_features(),
+                self._agents,
                 producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
                 node=ray.get_runtime_context().get_node_id(),
-                agents=self._agents,
             )
             self._capture.start()
+            self._tasks.append(asyncio.create_task(drain_orphans_for_ever(settings, self._agents)))
         self._variant = Variant(
             stream=stream,
             decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
@@ -78,19 +81,14 @@ class ModelServer:
         self._predictor = Predictor(
             self._variant, self._admission, inline_rows=settings.serving.inline_rows
         )
-        self._reporting = asyncio.create_task(self._report_for_ever())
 
     def __serve_build_asgi_app__(self) -> Application:
         """Called by Ray Serve once the constructor is through."""
         serving = self._settings.serving
+        limits = {"max_rows": serving.max_rows, "retry_after_s": serving.retry_after_s}
         routes = {
-            "/predict": {
-                "POST": predict_route(
-                    self._predictor,
-                    max_rows=serving.max_rows,
-                    retry_after_s=serving.retry_after_s,
-                )
-            },
+            "/predict": {"POST": predict_route(self._predictor, **limits)},
+            **inference_routes(self._predictor, **limits),
             **monitor_routes(self._agents),
         }
         return Application(
@@ -151,9 +149,11 @@ class ModelServer:
 
     async def _stop(self) -> None:
         """Hand over the last events and counters; Ray Serve waits for this when it stops us."""
-        self._reporting.cancel()
-        if self._capture is not None:
-            await self._capture.stop(FLUSH_TIMEOUT_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._capture is not None and not await self._capture.close(FLUSH_TIMEOUT_S):
+            logger.warning("not all events were handed over; the next replica takes the rest")
         logger.info("replica stopped: %s", msgspec.to_builtins(self._report(), str_keys=True))
 
 

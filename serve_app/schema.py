@@ -96,7 +96,7 @@ class RequestDecoder:
 
     def __init__(self, features: Sequence[FeatureSpec], *, classes: int) -> None:
         """``classes`` bounds ``top_k``; 0 for regression, where there is none."""
-        self._features = features
+        self.features = features
         self._names = [feature.name for feature in features]
         self._classes = classes
         fields = [
@@ -148,7 +148,7 @@ class RequestDecoder:
         """Name the values that a forest refuses: infinite once they are float32."""
         errors = []
         for index, row in enumerate(rows):
-            for spec, value in zip(self._features, row, strict=True):
+            for spec, value in zip(self.features, row, strict=True):
                 too_large = isinstance(value, float | int) and abs(value) > 3.4028235e38
                 if too_large or (isinstance(value, float) and not math.isfinite(value)):
                     where = f"instances[{index}].{spec.name}"
@@ -186,7 +186,7 @@ class RequestDecoder:
         if isinstance(row, list):
             values = dict(zip(self._names, row, strict=False))
         errors = []
-        for spec in self._features:
+        for spec in self.features:
             if spec.name not in values:
                 continue
             kind = PYTHON_TYPES[spec.dtype] | None if spec.nullable else PYTHON_TYPES[spec.dtype]

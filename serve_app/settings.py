@@ -104,7 +104,7 @@ class Capture(Section):
 
     enabled: bool = Field(True, description="Log predictions at all.")
     flush_interval_s: float = Field(0.1, gt=0, le=60, description="Hand over at least this often.")
-    batch_rows: int = Field(2_000, ge=1, le=100_000, description="Hand over at most so many rows.")
+    batch_rows: int = Field(500, ge=1, le=100_000, description="Hand over at most so many rows.")
     journal: Journal = Journal()
 
 

@@ -45,15 +45,15 @@ def journal_limits(journal: Journal) -> JournalLimits:
     )
 
 
-def champion_stream(manifest: Manifest, policy: MaskingPolicy) -> Stream:
-    """The stream of the served bundle, its features as they are logged after masking."""
+def champion_stream(manifest: Manifest) -> Stream:
+    """The stream of the served bundle, before masking."""
     return Stream(
         model=manifest.name,
         version=manifest.version,
         feature_set_version=manifest.feature_set_version,
         variant="champion",
         task=manifest.task,
-        features=policy.logged_features(manifest.logged_features()),
+        features=manifest.logged_features(),
         classes=manifest.classes,
     )
 

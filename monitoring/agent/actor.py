@@ -14,6 +14,7 @@ import ray
 from monitoring.agent.logs import log_as_json
 from monitoring.agent.service import MonitoringService
 from monitoring.agent.settings import SamplingSettings, agent_settings
+from monitoring.events import Ack
 
 
 @ray.remote(num_cpus=0)
@@ -24,10 +25,9 @@ class MonitoringAgentActor:
         log_as_json()
         self._service = MonitoringService(agent_settings(options))
 
-    async def ingest(self, payload: bytes) -> tuple[str, int]:
-        """Return the acknowledged producer and number; raises ``MonitoringError``s as they are."""
-        ack = await self._service.ingest(payload)
-        return ack.producer, ack.through
+    async def ingest(self, payload: bytes) -> Ack:
+        """Raises ``MonitoringError``s, which Ray hands on as causes of its own."""
+        return await self._service.ingest(payload)
 
     async def report(self, payload: bytes) -> None:
         await self._service.report(payload)

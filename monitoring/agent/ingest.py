@@ -20,6 +20,8 @@ from monitoring.errors import DeliveryRejected
 from monitoring.events import DeliveryHeader, Stream, batch_schema, decode_delivery
 
 HOUR_US: Final = 3_600_000_000
+WEIGHT: Final = pa.field("weight", pa.float64(), nullable=False)
+RULE: Final = pa.field("sampled_by", pa.int8(), nullable=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,8 @@ def read_delivery(payload: bytes) -> tuple[DeliveryHeader, pa.RecordBatch, Event
             f"producer {header.producer}: the batch's columns are not those of "
             f"{header.stream.model} {header.stream.version}"
         )
-    nulls = [f.name for f in batch.schema if not f.nullable and batch.column(f.name).null_count]
+    required = required_columns(header.stream)
+    nulls = [name for name in required if batch.column(name).null_count]
     if nulls:
         raise DeliveryRejected(f"producer {header.producer}: missing values in {nulls}")
     batch, events = _events_of(batch)
@@ -66,8 +69,13 @@ def frame_schema(stream: Stream, *, sampled: bool = True) -> pa.Schema:
     schema = batch_schema(stream)
     if not sampled:
         return schema
-    schema = schema.append(pa.field("weight", pa.float64(), nullable=False))
-    return schema.append(pa.field("sampled_by", pa.int8(), nullable=False))
+    return schema.append(WEIGHT).append(RULE)
+
+
+@lru_cache(maxsize=256)
+def required_columns(stream: Stream) -> tuple[str, ...]:
+    """Columns of a delivery in which no value may be missing."""
+    return tuple(field.name for field in batch_schema(stream) if not field.nullable)
 
 
 def _events_of(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, EventTable]:
@@ -78,7 +86,7 @@ def _events_of(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, EventTable]:
         seq = batch.column("seq").to_numpy(zero_copy_only=False)
         steps = np.diff(seq)
     firsts = np.flatnonzero(np.concatenate(([True], steps > 0))[: len(seq)])
-    ts = batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    ts = batch.column("ts").view(pa.int64()).to_numpy(zero_copy_only=False)
     starts = np.append(firsts, len(seq)).astype(np.int64)
     return batch, EventTable(seqs=seq[firsts], starts=starts, ts_us=ts[firsts])
 
@@ -175,19 +183,16 @@ def kept_rows(
     counts = events.row_counts[run.low : run.high]
     keep = decision.keep[run.low : run.high]
     start, end = int(events.starts[run.low]), int(events.starts[run.high])
-    rows = batch.slice(start, end - start)
+    whole = end - start == batch.num_rows
+    rows = batch if whole else batch.slice(start, end - start)
     weight = np.repeat(decision.weight[run.low : run.high], counts)
     rule = np.repeat(decision.rule[run.low : run.high], counts)
     if not keep.all():
         wanted = np.repeat(keep, counts)
         rows = rows.filter(pa.array(wanted))
         weight, rule = weight[wanted], rule[wanted]
-    return pa.RecordBatch.from_arrays(
-        [*rows.columns, pa.array(weight), pa.array(rule)],
-        schema=rows.schema.append(pa.field("weight", pa.float64(), nullable=False)).append(
-            pa.field("sampled_by", pa.int8(), nullable=False)
-        ),
-    )
+    weighted = rows.append_column(WEIGHT, pa.array(weight))
+    return weighted.append_column(RULE, pa.array(rule))
 
 
 def sampled_by_names(codes: pa.Array) -> pa.Array:

@@ -120,7 +120,7 @@ class Intake:
         now_s: float,
     ) -> None:
         state = at_second(self._budget, int(now_s))
-        decision, self._budget = decide(batch, events, header.stream.variant, self.sampling, state)
+        decision, self._budget = decide(batch, events, header.stream, self.sampling, state)
         for run in plan_runs(header, events, missing, int(now_s // 3600)):
             rows = kept_rows(batch, events, run, decision)
             head = _account(header, run, decision, rows.num_rows)

@@ -5,8 +5,9 @@ before the spool segment it accounts for is deleted. ``settled`` names segments 
 account although their files may still lie there; recovery deletes those files.
 """
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ from monitoring.agent.intervals import Intervals
 from monitoring.agent.ledger import Coverage, Tally
 
 FILE_NAME: Final = "received.msgpack"
+RESERVE_NAME: Final = "reserve"
+RESERVE_BYTES: Final = 4 * 1024 * 1024
 
 
 class ProducerState(msgspec.Struct):
@@ -39,7 +42,8 @@ class Received:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
-        self._stamp: tuple[int, int] | None = None
+        self._reserve = folder / RESERVE_NAME
+        self._stamp: tuple[int, int, int] | None = None
         self.intervals: dict[str, Intervals] = {}
         self.tallies: dict[str, Tally] = {}
         self.retired = Tally()
@@ -52,7 +56,7 @@ class Received:
             stat = self._path.stat()
         except FileNotFoundError:
             return
-        stamp = (stat.st_ino, stat.st_mtime_ns)
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if stamp == self._stamp:
             return
         stored = msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint)
@@ -116,9 +120,39 @@ class Received:
             retired=self.retired,
             settled=self.settled,
         )
-        replace_file(self._path, msgspec.msgpack.encode(stored))
+        data = msgspec.msgpack.encode(stored)
+        with_reserve(self._reserve, lambda: replace_file(self._path, data))
         stat = self._path.stat()
-        self._stamp = (stat.st_ino, stat.st_mtime_ns)
+        self._stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+def with_reserve(reserve: Path, write: Callable[[], None]) -> None:
+    """Write; on a full disk give the reserve up and write again.
+
+    A segment is deleted only after the checkpoint is written, so without a reserve a disk that
+    others have filled would stay full for ever. The reserve is made again when there is room.
+    """
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve.exists():
+            raise
+        reserve.unlink()
+        write()
+        return
+    if not reserve.exists():
+        make_reserve(reserve)
+
+
+def make_reserve(reserve: Path) -> None:
+    """Set room aside; none left is no error, the reserve is only missing then."""
+    descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+    except OSError:
+        reserve.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:

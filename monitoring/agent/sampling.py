@@ -16,6 +16,7 @@ second gets ``B/N`` while ``A <= N`` and ``B/N * (N/A)**2`` beyond. The sum over
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,11 +25,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitoring.agent.settings import SamplingSettings
-from monitoring.events import VariantRole
+from monitoring.agent.settings import InputLimits, SamplingSettings
+from monitoring.events import FEATURE_PREFIX, Stream
 
-SAMPLED_BY: Final = ("rate", "budget", "rule:error", "rule:low_confidence", "rule:slow")
-RATE, BUDGET, ERROR, LOW_CONFIDENCE, SLOW = range(5)
+# The codes are stored in spools: append, never reorder.
+SAMPLED_BY: Final = (
+    "rate",
+    "budget",
+    "rule:error",
+    "rule:low_confidence",
+    "rule:slow",
+    "rule:out_of_range",
+)
+RATE, BUDGET, ERROR, LOW_CONFIDENCE, SLOW, OUT_OF_RANGE = range(6)
 # Kept by rules or not, at least this share of the budget is left to everything else.
 REST_SHARE: Final = 0.1
 
@@ -103,11 +112,37 @@ def budget_factors(arrivals: Floats, state: BudgetState, rows_per_s: float) -> F
     return (budget / expected) * beyond * beyond
 
 
-def matched_rules(batch: pa.RecordBatch, events: EventTable, settings: SamplingSettings) -> Ints:
+def out_of_range(batch: pa.RecordBatch, limits: Mapping[str, InputLimits]) -> Bools:
+    """Return per row whether any input lies outside what training saw; missing values do not."""
+    found = np.zeros(batch.num_rows, dtype=bool)
+    names = set(batch.schema.names)
+    for feature, limit in limits.items():
+        if FEATURE_PREFIX + feature not in names:
+            continue
+        column = batch.column(FEATURE_PREFIX + feature)
+        tests = []
+        if limit.categories is not None and pa.types.is_string(column.type):
+            tests.append(pc.invert(pc.is_in(column, pa.array(limit.categories, pa.string()))))
+        if limit.min is not None and not pa.types.is_string(column.type):
+            tests.append(pc.less(pc.cast(column, pa.float64()), limit.min))
+        if limit.max is not None and not pa.types.is_string(column.type):
+            tests.append(pc.greater(pc.cast(column, pa.float64()), limit.max))
+        for test in tests:
+            outside = pc.and_(pc.fill_null(test, False), pc.is_valid(column))
+            found |= outside.to_numpy(zero_copy_only=False)
+    return found
+
+
+def matched_rules(
+    batch: pa.RecordBatch, events: EventTable, settings: SamplingSettings, version: str = ""
+) -> Ints:
     """Return per event the index of the first keep-rule that matches, or -1."""
     rules = settings.rules
     first_rows = events.starts[:-1]
     matched = np.full(len(events.seqs), -1, dtype=np.int64)
+    limits = rules.out_of_range.get(version)
+    if limits and len(events.seqs):
+        matched[np.logical_or.reduceat(out_of_range(batch, limits), first_rows)] = OUT_OF_RANGE
     if rules.slow_above_ms is not None:
         latency = batch.column("latency_ms").to_numpy(zero_copy_only=False)[first_rows]
         matched[latency > rules.slow_above_ms] = SLOW
@@ -124,7 +159,7 @@ def matched_rules(batch: pa.RecordBatch, events: EventTable, settings: SamplingS
 def decide(
     batch: pa.RecordBatch,
     events: EventTable,
-    variant: VariantRole,
+    stream: Stream,
     settings: SamplingSettings,
     state: BudgetState,
 ) -> tuple[Decision, BudgetState]:
@@ -134,9 +169,9 @@ def decide(
     the head rate would keep them. Rules match on an event's first row, low confidence on its
     lowest score.
     """
-    matched = matched_rules(batch, events, settings)
+    matched = matched_rules(batch, events, settings, stream.version)
     by_rule = matched >= 0
-    rate = settings.rates.get(variant, 1.0)
+    rate = settings.rates.get(stream.variant, 1.0)
     probability = np.full(len(matched), rate)
     rule = np.full(len(matched), RATE, dtype=np.int8)
     wanted = np.where(by_rule, 0.0, events.row_counts * rate)

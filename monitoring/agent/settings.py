@@ -36,12 +36,21 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         )
 
 
+class InputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one feature looked like in training; None is unlimited."""
+
+    min: float | None = None
+    max: float | None = None
+    categories: tuple[str, ...] | None = None
+
+
 class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Events that are always kept, whatever the rate and the budget say. None turns a rule off."""
 
     errors: bool = True
     low_confidence_below: float | None = None
     slow_above_ms: float | None = None
+    out_of_range: dict[str, dict[str, InputLimits]] = {}  # by model version, by feature
 
 
 class SamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

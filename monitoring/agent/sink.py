@@ -1,6 +1,8 @@
 """Storage: one object written whole or not at all, under a key that says what it holds."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -43,9 +45,10 @@ class FsspecSink:
     an object whole in one request. A failed first connection is tried afresh by the next ``put``.
     """
 
-    def __init__(self, settings: SinkSettings, filesystem: Any = None) -> None:
+    def __init__(self, settings: SinkSettings, connect: Callable[[], Any] | None = None) -> None:
         self._settings = settings
-        self._filesystem = filesystem
+        self._connect = connect or partial(open_filesystem, settings)
+        self._filesystem: Any = None
         self._root = root_path(settings.url)
 
     def put(self, key: str, data: memoryview) -> None:
@@ -58,21 +61,16 @@ class FsspecSink:
             else:
                 self._connected().pipe_file(path, bytes(data))
         except Exception as error:  # each storage's client has its own tree of errors
-            self._filesystem = self._filesystem if is_memory(self._settings.url) else None
             raise SinkUnavailable(explain(self._settings, error)) from error
 
     def _connected(self) -> Any:
         if self._filesystem is None:
-            self._filesystem = open_filesystem(self._settings)
+            self._filesystem = self._connect()
         return self._filesystem
 
 
 def is_local(url: str) -> bool:
     return urlsplit(url).scheme in ("", "file")
-
-
-def is_memory(url: str) -> bool:
-    return urlsplit(url).scheme == "memory"
 
 
 def root_path(url: str) -> str:

@@ -210,24 +210,21 @@ class Spool:
     def settle(self, segment: SealedSegment, coverage: Coverage, now_s: float) -> None:
         """Account for a stored segment, then delete it. Safe to repeat after a crash in between."""
         with self._exclusive():
-            if segment in self._sealed:
-                self._sealed.remove(segment)
             stale = [n for n in self._received.settled if not self._path_of(n).exists()]
             self._received.settle(segment.name, coverage, stale)
             busy = {p for s in self._segments() for p in s.account}
             self._received.forget(now_s - self._settings.producer_retention_s, busy)
             self._received.save()
             segment.path.unlink(missing_ok=True)
+            if segment in self._sealed:
+                self._sealed.remove(segment)
             self._drop_if_empty(segment.path.parent)
 
     def _path_of(self, segment: str) -> Path:
         return self._folder / segment.rsplit("-", 1)[0] / f"{segment}{SUFFIX}"
 
-    def dead_letter(self, segment: SealedSegment, reason: str) -> None:
-        """Keep a segment that can never be stored for people to look at."""
-        self._keep_aside(segment.path, reason)
-
-    def _keep_aside(self, path: Path, reason: str) -> None:
+    def keep_aside(self, path: Path, reason: str) -> None:
+        """Copy what can never be stored to the dead letters, for people to look at."""
         self._dead.mkdir(parents=True, exist_ok=True)
         replace_file(self._dead / path.name, map_file(path))
         replace_file(self._dead / f"{path.name}.reason.txt", f"{reason}\n".encode())
@@ -259,7 +256,7 @@ class Spool:
             segment, runs = recover(path, now_s)
         except FrameCorrupt as error:
             log.error("segment %s cannot be read: %s; kept under %s", path.name, error, self._dead)
-            self._keep_aside(path, str(error))
+            self.keep_aside(path, str(error))
             path.unlink()
             return 0
         for head in runs:
@@ -272,8 +269,10 @@ class Spool:
     def _follow(self) -> None:
         """Learn what other living agents of this shard have received since the last look."""
         self._received.refresh()
-        others = list(self._other_epochs())
+        others = self._other_epochs()
         self._foreign = len(others)
+        if not others:
+            return
         followed = {}
         for path in (p for folder in others for p in folder.glob(f"*{SUFFIX}")):
             followed[path] = self._followed.get(path, 0)
@@ -284,11 +283,11 @@ class Spool:
                     self.mark(head.producer, head.first, head.last, stat.st_mtime)
         self._followed = followed
 
-    def _other_epochs(self) -> Iterator[Path]:
-        for entry in sorted(os.scandir(self._folder), key=lambda e: e.name):
-            folder = Path(entry.path)
-            if entry.is_dir() and folder != self._own and folder not in self._adopted:
-                yield folder
+    def _other_epochs(self) -> list[Path]:
+        own = {self.epoch, *(folder.name for folder in self._adopted)}
+        with os.scandir(self._folder) as entries:
+            names = [e.name for e in entries if e.name not in own and e.is_dir()]
+        return [self._folder / name for name in sorted(names)]
 
     def _drop_if_empty(self, folder: Path) -> None:
         """Remove an adopted epoch once its last segment is stored."""

@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
-import pyarrow as pa
 
 from monitoring.agent.ledger import FILES_PER_HEAD, FileEntry, Head
-from monitoring.agent.parquet import BuiltFile, build, build_without_rows, read_account
+from monitoring.agent.parquet import (
+    BuiltFile,
+    SegmentAccount,
+    build,
+    build_without_rows,
+    read_account,
+)
 from monitoring.agent.segment import SealedSegment, map_file
 from monitoring.agent.settings import RetrySettings
 from monitoring.agent.sink import Sink, event_key, head_key
@@ -57,6 +62,7 @@ class Uploader:
         self._clock = clock
         self._chance = chance
         self._attempt = 0
+        self._set_aside_last = ""
         self._part = 0
         self._listed: list[FileEntry] = []
 
@@ -89,15 +95,7 @@ class Uploader:
             self._set_aside(segment, str(error))
             self._spool.settle(segment, {}, self._clock())
             return
-        built: BuiltFile
-        try:
-            built = build(account)
-        except pa.ArrowException as error:
-            self._set_aside(segment, f"cannot be written as Parquet: {error}")
-            built = build_without_rows(account)
-        else:
-            if built.corrupt:
-                self._set_aside(segment, f"{built.corrupt} frames fail their checksum")
+        built = self._build(segment, account)
         key = event_key(account.opening)
         self._sink.put(key, memoryview(built.data))
         self._list(
@@ -109,6 +107,20 @@ class Uploader:
         self.counts.files += 1
         self.counts.rows += built.rows
         self.counts.bytes += built.data.size
+
+    def _build(self, segment: SealedSegment, account: SegmentAccount) -> BuiltFile:
+        """Make the file, or one that only closes the ranges where the rows can never be stored."""
+        try:
+            built = build(account)
+        except MemoryError:
+            raise  # another time there may be room
+        except Exception as error:  # the same bytes would fail the same way for ever
+            log.exception("segment %s cannot be written as Parquet", segment.name)
+            self._set_aside(segment, f"cannot be written as Parquet: {error!r}")
+            return build_without_rows(account)
+        if built.corrupt:
+            self._set_aside(segment, f"{built.corrupt} frames fail their checksum")
+        return built
 
     def _list(self, entry: FileEntry) -> None:
         """Write the ledger's head with one more file; a full part is left and the next begun."""
@@ -125,7 +137,11 @@ class Uploader:
         self._listed = listed
 
     def _set_aside(self, segment: SealedSegment, reason: str) -> None:
-        self._spool.dead_letter(segment, reason)
+        """Keep a copy for people, once, however often the upload is retried."""
+        if segment.name == self._set_aside_last:
+            return
+        self._spool.keep_aside(segment.path, reason)
+        self._set_aside_last = segment.name
         self.counts.dead_letters += 1
         log.error("segment %s went to the dead-letter folder: %s", segment.name, reason)
 

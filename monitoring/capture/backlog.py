@@ -10,7 +10,7 @@ any other thread, since it only reads files and immutable values. Invariants of 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -44,6 +44,17 @@ class SegmentView(NamedTuple):
     size: int
 
 
+def unread(
+    segments: Iterable[tuple[int, Path, int]], position: Position
+) -> tuple[SegmentView, ...]:
+    """What lies behind ``position``, of segments given as lowest number, path and size."""
+    return tuple(
+        SegmentView(path, first, position.offset if first == position.segment else 0, size)
+        for first, path, size in segments
+        if first >= position.segment
+    )
+
+
 class HeldFrame(NamedTuple):
     """An event that waits in memory because the disk would not take it."""
 
@@ -55,12 +66,12 @@ class HeldFrame(NamedTuple):
 class Backlog:
     """All that is recorded and not acknowledged: numbers ``first..last``.
 
-    Frames up to ``settled`` are not delivered again: they were given up and stand in ``drops``.
+    Reading begins at ``position``, which may be past ``first``: what was given up before it stands
+    in ``drops``.
     """
 
     first: int
     last: int
-    settled: int
     position: Position
     segments: tuple[SegmentView, ...]
     held: tuple[HeldFrame, ...]
@@ -69,9 +80,13 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceLimits:
-    """How much goes into one delivery."""
+    """How much goes into one delivery.
 
-    max_rows: int = 2_000
+    500 rows take a thread about 4 ms, less than the interpreter's switch interval of 5 ms: while an
+    old backlog is sent, the event loop's 99th percentile wait was 9 ms, with 2,000 rows 20 ms.
+    """
+
+    max_rows: int = 500
     max_bytes: int = 4 * 1024 * 1024
 
 
@@ -100,7 +115,7 @@ def read_slice(backlog: Backlog, limits: SliceLimits) -> Slice:
     damaged = False
     for found in _found_frames(backlog):
         damaged |= found.damage_before
-        if found.seq <= max(backlog.settled, draft.last) or found.seq > backlog.last:
+        if found.seq <= draft.last or found.seq > backlog.last:
             continue
         otherwise = DropReason.UNREADABLE if damaged else DropReason.LOST_IN_REPLICA
         if not _take_hole(draft, backlog.drops, found.seq - 1, otherwise):
@@ -140,7 +155,8 @@ def _event(found: _Found) -> PredictionEvent | None:
         event = _decode(found.body)
     except msgspec.MsgspecError:
         return None
-    return event if event.seq == found.seq else None
+    # Without rows it would leave no trace in a table of rows, and the ledger would not close.
+    return event if event.seq == found.seq and event.inputs else None
 
 
 def _found_frames(backlog: Backlog) -> Iterator[_Found]:
@@ -152,7 +168,7 @@ def _found_frames(backlog: Backlog) -> Iterator[_Found]:
             for found in _segment_frames(segment):
                 position = found.position
                 end = position.offset
-                yield found._replace(damage_before=found.damage_before or damaged)
+                yield found._replace(damage_before=True) if damaged else found
                 damaged = False
         except FileNotFoundError:
             damaged = True

@@ -17,6 +17,7 @@ from monitoring.events import ARROW_TYPES, Dtype, PredictionEvent, Stream, batch
 
 _LABELS: Final = pa.list_(pa.string())
 _TAGS: Final = pa.map_(pa.string(), pa.string())
+_INTS: Final = {16: pa.int16(), 64: pa.int64()}
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -46,14 +47,23 @@ def to_batch(stream: Stream, events: Sequence[PredictionEvent]) -> Batch:
         padded = (_padded(v, n) for v, n in zip(lists, counts, strict=True))
         return pa.array(list(chain.from_iterable(padded)), dtype)
 
+    def required(name: str, bits: int) -> pa.Array:
+        """Whole numbers that must not be null: what is too large becomes the largest."""
+        values, dtype = spread([getattr(event, name) for event in events]), _INTS[bits]
+        try:
+            return pa.array(values, dtype)
+        except (pa.ArrowException, OverflowError):
+            top = 2 ** (bits - 1)
+            return pa.array([max(-top, min(value, top - 1)) for value in values], dtype)
+
     tags = spread([list(e.tags.items()) if e.tags else None for e in events])
     features, nulled = _features(stream, events)
     columns = [
-        per_event("seq", pa.int64()),
+        required("seq", 64),
         pa.array(_row_numbers(counts), pa.int32()),
-        pa.array(spread([e.ts_us for e in events]), pa.timestamp("us", tz="UTC")),
+        required("ts_us", 64).cast(pa.timestamp("us", tz="UTC")),
         per_event("request_id", pa.string()),
-        per_event("status", pa.int16()),
+        required("status", 16),
         per_event("latency_ms", pa.float64()),
         per_row("labels", pa.string()),
         per_row("scores", pa.float64()),
@@ -109,7 +119,7 @@ def _features(stream: Stream, events: Sequence[PredictionEvent]) -> tuple[list[p
     return arrays, nulled
 
 
-def _transposed(rows: list[list[Any]], width: int) -> tuple[Iterable[Sequence[Any]], int]:
+def _transposed(rows: list[Sequence[Any]], width: int) -> tuple[Iterable[Sequence[Any]], int]:
     """Columns of the rows; where a row has not one value per feature, none of it can be placed."""
     if not rows:
         return [()] * width, 0

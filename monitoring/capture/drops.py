@@ -111,6 +111,11 @@ class DropLog:
                 kept.append(DropRange(max(known.first, last + 1), known.last, known.reason))
         self._ranges = sorted([*kept, DropRange(first, last, reason)])
 
+    def overwrite_each(self, numbers: Iterable[int], reason: DropReason) -> None:
+        """Give ascending single numbers this reason."""
+        for first, last in _runs(numbers):
+            self.overwrite(first, last, reason)
+
     def forget(self, through: int) -> bool:
         """Drop what is acknowledged; True when that changed anything."""
         if not self._ranges or self._ranges[0].first > through:
@@ -165,3 +170,18 @@ def _disjoint(ranges: Iterable[DropRange], acknowledged: int) -> DropLog:
             kept.append(DropRange(max(known.first, end + 1), known.last, known.reason))
             end = known.last
     return DropLog(kept)
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Join ascending numbers into closed ranges.
+
+    >>> _runs([1, 2, 5])
+    [(1, 2), (5, 5)]
+    """
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

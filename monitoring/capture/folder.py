@@ -19,7 +19,6 @@ Invariants:
 import fcntl
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -69,6 +68,7 @@ class ProducerFolder:
         hidden = root / f".new-{description.producer}"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir(parents=True, mode=0o700)
+        (hidden / LOCK_FILE).touch(mode=0o600)
         folder = cls._locked(hidden)
         try:
             folder.write_marks(acknowledged, drops)
@@ -94,11 +94,11 @@ class ProducerFolder:
 
     @classmethod
     def _locked(cls, path: Path) -> Self:
-        flags = os.O_RDWR | os.O_CREAT
-        lock_fd = os.open(path / LOCK_FILE, flags, 0o600)
+        lock_fd = os.open(path / LOCK_FILE, os.O_RDWR)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return cls(path, lock_fd, os.open(path / MARKS_FILE, flags, 0o600))
+            marks_fd = os.open(path / MARKS_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+            return cls(path, lock_fd, marks_fd)
         except OSError:
             os.close(lock_fd)
             raise
@@ -107,7 +107,7 @@ class ProducerFolder:
         """Whether the lock that is held is still the one in the folder."""
         try:
             return os.path.samestat(os.fstat(self._lock_fd), (self.path / LOCK_FILE).stat())
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def description(self) -> StreamDescription:
@@ -135,18 +135,22 @@ class ProducerFolder:
     def segments(self) -> list[tuple[int, Path, int]]:
         """All segments in order: lowest number, path, size in bytes."""
         paths = sorted(self.path.glob(f"*{SEGMENT_SUFFIX}"))
-        return [(int(path.stem), path, path.stat().st_size) for path in paths]
+        return [(int(p.stem), p, p.stat().st_size) for p in paths if p.stem.isdigit()]
 
     def close(self) -> None:
         os.close(self._marks_fd)
         os.close(self._lock_fd)
 
     def delete(self) -> None:
-        """Remove everything; the lock file goes last, so that nobody adopts a half-gone folder."""
-        for path in self.path.iterdir():
-            if path.name != LOCK_FILE:
-                path.unlink()
-        (self.path / LOCK_FILE).unlink()
-        with suppress(OSError):  # a waiting adopter may have made a new lock file in it
+        """Remove everything and close; the lock goes last, so nobody adopts a half-gone folder.
+
+        Raises OSError when that fails; the folder is closed all the same.
+        """
+        try:
+            for path in self.path.iterdir():
+                if path.name != LOCK_FILE:
+                    path.unlink()
+            (self.path / LOCK_FILE).unlink()
             self.path.rmdir()
-        self.close()
+        finally:
+            self.close()

@@ -17,7 +17,7 @@ where the kernel throttles a writer because the disk can't keep up with dirty pa
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +26,7 @@ from typing import Final
 
 import msgspec
 
-from monitoring.capture.backlog import START, Backlog, HeldFrame, SegmentView, Slice
+from monitoring.capture.backlog import START, Backlog, HeldFrame, Slice, unread
 from monitoring.capture.drops import DropLog, DropReason
 from monitoring.capture.folder import STREAM_FILE, ProducerFolder, StreamDescription
 from monitoring.capture.frames import encode_frame
@@ -76,7 +76,7 @@ class Journal:
     ) -> None:
         self.description = description
         self.path = root / description.producer
-        if (self.path / STREAM_FILE).exists():
+        if os.path.exists(self.path / STREAM_FILE):  # noqa: PTH110  Path.exists raises where it may not look
             raise ValueError(
                 f"producer {description.producer!r} has a journal in {root} already;"
                 " a producer id is never used twice"
@@ -98,7 +98,6 @@ class Journal:
         self._drops = DropLog()
         self._journalled = 0  # the last number in a frame on disk
         self._position = START
-        self._settled = 0
         self._retry_at_s = float("-inf")
         self._trouble: dict[str, str] = {}
         self._recover()
@@ -116,8 +115,7 @@ class Journal:
         if self.journal_bytes + size > self.limits.quota_bytes:
             self.drop(seq, DropReason.JOURNAL_FULL)
             return
-        if self._write(frame):
-            self._journalled = self._active.last = seq  # type: ignore[union-attr]
+        if self._write(frame, seq):
             self.recorded = seq
         else:
             self._hold(seq, frame)
@@ -137,13 +135,8 @@ class Journal:
         return Backlog(
             first=self.acknowledged + 1,
             last=held[-1].seq if len(held) < len(self._held) else self.recorded,
-            settled=max(self._settled, self.acknowledged),
             position=self._position,
-            segments=tuple(
-                SegmentView(s.path, s.first, self._unread_from(s), s.bytes)
-                for s in self._segments
-                if s.first >= self._position.segment
-            ),
+            segments=unread(((s.first, s.path, s.bytes) for s in self._segments), self._position),
             held=held,
             drops=self._drops.ranges(),
         )
@@ -166,9 +159,7 @@ class Journal:
     def give_up(self, refused: Slice) -> None:
         """Count the events of a slice as rejected. The agent still has to be told their number."""
         self._count({DropReason.REJECTED: len(refused.events)})
-        for first, last in _runs(event.seq for event in refused.events):
-            self._drops.overwrite(first, last, DropReason.REJECTED)
-        self._settled = refused.last
+        self._drops.overwrite_each((event.seq for event in refused.events), DropReason.REJECTED)
         self._position = refused.position
         self._save_marks()
         self._forget_events(refused.last)
@@ -198,16 +189,16 @@ class Journal:
         folder, self._folder = self._folder, None
         if folder is None:
             return
-        if self.acknowledged == self.recorded:
-            folder.delete()
-        else:
+        if self.acknowledged < self.recorded or not folder.in_place():
             folder.close()
+            return
+        try:
+            folder.delete()
+        except OSError as error:
+            self._log.warn("journal not deleted", "%s: %s", self.path, error)
 
-    def _unread_from(self, segment: _Segment) -> int:
-        return self._position.offset if segment.first == self._position.segment else 0
-
-    def _write(self, data: bytes) -> bool:
-        """Append to the active segment, whole or not at all."""
+    def _write(self, data: bytes, last: int) -> bool:
+        """Append frames up to number ``last`` to the active segment, all or nothing."""
         active = self._active
         if active is None:
             return False
@@ -215,6 +206,7 @@ class Journal:
             written = os.write(self._fd, data)
             if written == len(data):
                 active.bytes += written
+                active.last = self._journalled = last
                 self.journal_bytes += written
                 return True
             problem = OSError(f"short write, {written} of {len(data)} bytes")
@@ -273,10 +265,10 @@ class Journal:
         except OSError as error:
             self._leave_disk(error)
             return False
-        if self._held and not self._write(b"".join(held.frame for held in self._held)):
-            return False
-        if self._held and self._active is not None:
-            self._journalled = self._active.last = self._held[-1].seq
+        if self._held:
+            frames = b"".join(held.frame for held in self._held)
+            if not self._write(frames, self._held[-1].seq):
+                return False
             self._held.clear()
             self.held_bytes = 0
         self._trouble.pop("disk", None)
@@ -310,7 +302,8 @@ class Journal:
 
     def _count(self, dropped: dict[str, int]) -> None:
         for reason, events in dropped.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + events
+            # A plain string: these counters leave the process.
+            self.dropped[str(reason)] = self.dropped.get(reason, 0) + events
 
     def _forget_events(self, through: int) -> None:
         while self._held and self._held[0].seq <= through:
@@ -324,20 +317,6 @@ class Journal:
             except OSError as error:
                 self._trouble["delete"] = f"cannot delete {oldest.path.name} ({error})"
                 return
+            self._trouble.pop("delete", None)
             self.journal_bytes -= oldest.bytes
             del self._segments[0]
-
-
-def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Join ascending numbers into closed ranges.
-
-    >>> _runs([1, 2, 5])
-    [(1, 2), (5, 5)]
-    """
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs

@@ -149,7 +149,9 @@ class MaskingPolicy:
         return hashlib.blake2b(rules, key=self._key, digest_size=8, person=b"policy id").hexdigest()
 
 
-def mask_rows(rows: list[list[Any]], masks: tuple[tuple[int, Mask], ...]) -> list[list[Any]]:
+def mask_rows(
+    rows: Sequence[Sequence[Any]], masks: tuple[tuple[int, Mask], ...]
+) -> Sequence[Sequence[Any]]:
     """Masked copies of the rows, or the rows themselves where nothing is to be masked."""
     if not masks:
         return rows

@@ -5,7 +5,7 @@ returned, the event's number is in the journal, held in memory or counted as dro
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +43,7 @@ class Recorder:
         request_id: str,
         status: int,
         latency_ms: float,
-        inputs: list[list[Any]],
+        inputs: Sequence[Sequence[Any]],
         labels: list[str] | None = None,
         scores: list[float] | None = None,
         probabilities: bytes | None = None,

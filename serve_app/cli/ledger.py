@@ -12,7 +12,15 @@ from monitoring.errors import SinkUnavailable
 
 GOOD, FINDING, MISUSE = 0, 1, 2
 
+app = typer.Typer(help="Prove that every event is on storage, and only once.")
 
+
+@app.callback()
+def group() -> None:
+    """Make ``verify`` a command of its own, though it is the only one."""
+
+
+@app.command()
 def verify(
     sink: Annotated[str, typer.Argument(help="Folder, s3://bucket/prefix or gs://bucket/prefix.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

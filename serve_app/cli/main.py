@@ -30,6 +30,7 @@ from serve_app.errors import (
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "bundle": ("serve_app.cli.bundle", "Create, verify and show model bundles."),
     "serve": ("serve_app.cli.serve", "Run a Serve config on this machine."),
+    "ledger": ("serve_app.cli.ledger", "Prove that the log is whole."),
     "loadtest": ("serve_app.cli.loadtest", "Send a planned load and judge the answers."),
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }

@@ -26,6 +26,7 @@ Route = Callable[["Request"], Awaitable["Response"]]
 
 JSON = (b"content-type", b"application/json")
 MAX_REQUEST_ID = 256
+REFUSALS = (RequestMalformedError, RequestInvalidError, OverloadedError)
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -49,7 +50,11 @@ class ClientGoneError(Exception):
 
 
 class Application:
-    """Routes by method and exact path; every other answer is problem JSON."""
+    """Routes by method and path; every other answer is problem JSON.
+
+    A key of the routes is an exact path, or ends in ``/*`` and takes every path below it that is no
+    key itself: the first such key does.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,9 @@ class Application:
         middleware sets and echoes ``X-Request-ID`` itself; elsewhere ``echo_request_id`` does.
         """
         self._routes = routes
+        self._prefixes = [
+            (key.removesuffix("*"), methods) for key, methods in routes.items() if key[-2:] == "/*"
+        ]
         self._max_body_bytes = max_body_bytes
         self._on_shutdown = on_shutdown
         self._on_rejected = on_rejected
@@ -101,7 +109,7 @@ class Application:
 
     def _find(self, scope: Scope) -> Route:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        methods = self._routes.get(path)
+        methods = self._routes.get(path) or self._find_prefix(path)
         if methods is None:
             known = ", ".join(self._routes)
             raise Problem(HTTPStatus.NOT_FOUND, "not-found", f"no {path!r} here; there is {known}")
@@ -110,6 +118,12 @@ class Application:
             allowed = ", ".join(methods)
             raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method", f"{path} takes {allowed}")
         return route
+
+    def _find_prefix(self, path: str) -> Mapping[str, Route] | None:
+        for prefix, methods in self._prefixes:
+            if path.startswith(prefix):
+                return methods
+        return None
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         for name, value in scope["headers"]:
@@ -170,37 +184,50 @@ def predict_route(predictor: Predictor, *, max_rows: int, retry_after_s: int) ->
             response = await predictor.answer(
                 decoded, request.request_id, started_s=request.started_s
             )
-        except RequestMalformedError as exc:
-            raise Problem(HTTPStatus.BAD_REQUEST, "not-json", str(exc)) from exc
-        except RequestInvalidError as exc:
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(exc), errors=exc.errors
-            ) from exc
-        except OverloadedError as exc:
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS, "overloaded", str(exc), retry_after_s=retry_after_s
-            ) from exc
+        except REFUSALS as exc:
+            raise refusal(exc, retry_after_s=retry_after_s) from exc
         except PredictionFailedError as exc:
             # An answer, not a rejection: the request reached a model, and is counted there.
-            return _problem_response(_internal(str(exc)), request.request_id)
+            return failure(exc, request.request_id)
         return Response(encode(response))
 
     return predict
 
 
-def read_request_id(scope: Scope) -> str:
-    """The caller's ``X-Request-ID``, or a fresh one.
+def refusal(exc: Exception, *, retry_after_s: int) -> Problem:
+    """The answer to one of ``REFUSALS``: a request that no model saw."""
+    match exc:
+        case RequestMalformedError():
+            return Problem(HTTPStatus.BAD_REQUEST, "not-json", str(exc))
+        case RequestInvalidError():
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            return Problem(status, "invalid", str(exc), errors=exc.errors)
+        case OverloadedError():
+            status = HTTPStatus.TOO_MANY_REQUESTS
+            return Problem(status, "overloaded", str(exc), retry_after_s=retry_after_s)
+        case _:
+            raise TypeError(f"{type(exc).__name__} is not one of REFUSALS") from exc
 
-    An id of more than 256 characters or with control characters is refused: it goes into logs.
-    """
+
+def failure(exc: PredictionFailedError, request_id: str) -> Response:
+    """The answer when the model failed on valid input."""
+    return _problem_response(_internal(str(exc)), request_id)
+
+
+def read_request_id(scope: Scope) -> str:
+    """The caller's ``X-Request-ID``, or a fresh one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and value:
-            text: str = value.decode("utf-8", "replace")
-            if len(text) > MAX_REQUEST_ID or not text.isprintable():
-                detail = f"`X-Request-ID`: at most {MAX_REQUEST_ID} printable characters are taken"
-                raise Problem(HTTPStatus.BAD_REQUEST, "request-id", detail)
-            return text
+            return check_request_id(value.decode("utf-8", "replace"), "X-Request-ID")
     return str(uuid.uuid4())
+
+
+def check_request_id(text: str, where: str) -> str:
+    """Refuse an id of more than 256 characters or with control characters: it goes into logs."""
+    if len(text) > MAX_REQUEST_ID or not text.isprintable():
+        detail = f"`{where}`: at most {MAX_REQUEST_ID} printable characters are taken"
+        raise Problem(HTTPStatus.BAD_REQUEST, "request-id", detail)
+    return text
 
 
 def _internal(detail: str) -> Problem:

@@ -1,14 +1,18 @@
 """What the agents know, over HTTP: Prometheus metrics and the ledger."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from monitoring.agent.metrics import CONTENT_TYPE, render_metrics
+from monitoring.agent.fleet import AgentCounts, merge
+from monitoring.agent.metrics import exposition
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
 from serve_app.http.problems import Problem
+
+TEXT: Final = (b"content-type", CONTENT_TYPE_LATEST.encode())
 
 
 def monitor_routes(agents: Agents) -> dict[str, dict[str, Route]]:
@@ -23,8 +27,8 @@ def monitor_routes(agents: Agents) -> dict[str, dict[str, Route]]:
             ) from exc
 
     async def metrics(_: Request) -> Response:
-        text = render_metrics(await ask("counts"))
-        return Response(text, headers=((b"content-type", CONTENT_TYPE.encode()),))
+        parts = [msgspec.msgpack.decode(part, type=AgentCounts) for part in await ask("counts")]
+        return Response(exposition(merge(parts)), headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
         return Response(msgspec.json.encode({"shards": await ask("ledger")}))

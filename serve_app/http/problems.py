@@ -34,6 +34,7 @@ class Problem(Exception):
             "status": int(self.status),
             "detail": self.detail,
             "request_id": request_id,
+            "error": self.detail,  # where clients of the Open Inference Protocol look
         }
         if self.errors:
             document["errors"] = list(self.errors)

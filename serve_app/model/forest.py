@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from serve_app.model.kernels import KernelName, fastest_kernel, make_kernel
 from serve_app.model.packed import Flaw, Float64s, ForestTooLarge, PackedForest, pack
-from serve_app.model.proof import first_difference
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +214,9 @@ def compile_forest(
     forest's own thresholds. Never raises for a fitted estimator; ``reason`` tells what stood in the
     way. The model itself is not changed.
     """
+    # Imported here: a replica that loads a stored forest starts without pandas.
+    from serve_app.model.proof import first_difference
+
     try:
         compiled = _pack_forest(model, kernel=kernel, threads=threads)
     except _NotCompilable as error:

@@ -12,12 +12,12 @@ version.
 import json
 import os
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import sklearn
 
 from serve_app.model.forest import CompiledForest, ForestDescription
 from serve_app.model.kernels import KernelName
@@ -33,7 +33,7 @@ def compiled_name(model_sha256: str) -> str:
     >>> compiled_name("0f" * 32).startswith("forest-0f0f0f0f0f0f0f0f")
     True
     """
-    return f"forest-{model_sha256}-{FORMAT}-sklearn{sklearn.__version__}.npz"
+    return f"forest-{model_sha256}-{FORMAT}-sklearn{version('scikit-learn')}.npz"
 
 
 def save_compiled(forest: CompiledForest, path: Path) -> None:

@@ -1,10 +1,12 @@
 """Deliveries, a clock that stands still, and an agent without threads."""
 
 import random
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from monitoring.agent.intake import Intake
@@ -32,6 +34,21 @@ STREAM = Stream(
     features=(Feature("age", "float64"), Feature("job", "string")),
     classes=("bad", "good"),
 )
+
+
+def memory_folder() -> tempfile.TemporaryDirectory:
+    """A folder where fsync costs nothing, for tests with hundreds of commits."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+
+
+def stored_events(folder: Path) -> list[str]:
+    """Every event_id under a test's sink, sorted, repetitions included."""
+    return sorted(
+        event_id
+        for path in (folder / "sink" / "events").rglob("*.parquet")
+        for event_id in pq.read_table(path, columns=["event_id"]).column(0).to_pylist()
+    )
 
 
 def rows_of(seq: int, *, ts_us: int = T0_US, rows: int = 1, status: int = 200, score: float = 0.9):

@@ -1,7 +1,6 @@
 """Any order, any overlap, any repetition: each event is stored once and the ledger closes."""
 
 import json
-import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,18 +11,18 @@ from hypothesis import strategies as st
 from monitoring.agent.ledger import Covered
 from monitoring.agent.settings import SamplingSettings, SpoolSettings
 from monitoring.errors import DeliveryRejected, SinkUnavailable
-from tests.monitoring.agent.conftest import STREAM, T0_US, Agent, delivery, rows_of
+from tests.monitoring.agent.conftest import (
+    STREAM,
+    T0_US,
+    Agent,
+    delivery,
+    memory_folder,
+    rows_of,
+    stored_events,
+)
 
 HOUR_US = 3_600_000_000
 LAST = 40
-
-
-def stored_events(folder: Path) -> list[str]:
-    return sorted(
-        event_id
-        for path in (folder / "sink" / "events").rglob("*.parquet")
-        for event_id in pq.read_table(path, columns=["event_id"]).column(0).to_pylist()
-    )
 
 
 def stored_ranges(folder: Path) -> list[dict]:
@@ -55,7 +54,7 @@ DROPPED = st.dictionaries(
 def test_every_event_is_stored_once_whatever_is_resent(sent, dropped, data):
     """Ends with one delivery of everything; agents die and come back in between."""
     crashes = data.draw(st.sets(st.integers(0, len(sent)), max_size=2))
-    with tempfile.TemporaryDirectory() as name:
+    with memory_folder() as name:
         folder = Path(name)
         agent = Agent(folder)
         seen: set[int] = set()

@@ -13,13 +13,13 @@ from monitoring.agent.sampling import (
     decide,
     uniform,
 )
-from monitoring.agent.settings import RuleSettings, SamplingSettings
-from tests.monitoring.agent.conftest import delivery, rows_of
+from monitoring.agent.settings import InputLimits, RuleSettings, SamplingSettings
+from tests.monitoring.agent.conftest import STREAM, delivery, rows_of
 
 
 def decided(settings, *, first=1, last=2000, state=None, events=None):
     _, batch, table = read_delivery(delivery(first, last, events=events))
-    return decide(batch, table, "champion", settings, state or at_second(BudgetState(), 0))
+    return decide(batch, table, STREAM, settings, state or at_second(BudgetState(), 0))
 
 
 def test_everything_is_kept_by_default():
@@ -135,7 +135,34 @@ def test_an_empty_batch_is_no_special_case():
     _, batch, table = read_delivery(payload)
     rules = RuleSettings(low_confidence_below=0.5, slow_above_ms=1.0)
     decision, _ = decide(
-        batch, table, "champion", SamplingSettings(rules=rules, rows_per_s=1.0), BudgetState()
+        batch, table, STREAM, SamplingSettings(rules=rules, rows_per_s=1.0), BudgetState()
     )
     assert len(decision.keep) == 0
     assert isinstance(batch, pa.RecordBatch)
+
+
+def test_inputs_that_training_never_saw_are_kept():
+    def events(seq):
+        line = rows_of(seq)[0]
+        match seq:
+            case 1:
+                return [line, {**line, "row": 1, "x_age": 200.0}]
+            case 2:
+                return [{**line, "x_job": "astronaut"}]
+            case 3:
+                return [{**line, "x_age": None, "x_job": None}]
+            case _:
+                return [{**line, "x_age": -1.0}]
+
+    limits = {
+        "age": InputLimits(min=0.0, max=120.0),
+        "job": InputLimits(categories=("clerk",)),
+        "gone": InputLimits(min=0.0),
+    }
+    for version, kept in (("1.0.0", [True, True, False, True]), ("9", [False] * 4)):
+        rules = RuleSettings(out_of_range={version: limits})
+        decision, _ = decided(
+            SamplingSettings(rates={"champion": 0.0}, rules=rules), last=4, events=events
+        )
+        assert decision.keep.tolist() == kept
+    assert SAMPLED_BY[5] == "rule:out_of_range"

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.capture.drops import (
@@ -32,6 +32,7 @@ def reasons(log: DropLog, first: int = 1, last: int = 60) -> dict[int, DropReaso
     return {n: part.reason for part in parts for n in range(part.first, part.last + 1)}
 
 
+@settings(deadline=None)
 @given(numbers, st.integers(1, 60), st.integers(1, 60))
 def test_every_number_of_a_hole_has_exactly_one_reason(
     known: dict[int, DropReason], a: int, b: int
@@ -42,6 +43,7 @@ def test_every_number_of_a_hole_has_exactly_one_reason(
     assert list(explain(log_of(known).ranges(), last + 1, last, otherwise=LOST)) == []
 
 
+@settings(deadline=None)
 @given(numbers, st.integers(1, 60), st.integers(1, 60))
 def test_overwrite_and_forget(known: dict[int, DropReason], a: int, b: int) -> None:
     first, last = min(a, b), max(a, b)
@@ -54,6 +56,7 @@ def test_overwrite_and_forget(known: dict[int, DropReason], a: int, b: int) -> N
     assert reasons(log) == {**expected, **dict.fromkeys(range(1, first + 1), LOST)}
 
 
+@settings(deadline=None)
 @given(numbers, st.integers(0, 60), st.binary(max_size=100))
 def test_marks_round_trip(known: dict[int, DropReason], acknowledged: int, tail: bytes) -> None:
     log = log_of(known)
@@ -63,6 +66,7 @@ def test_marks_round_trip(known: dict[int, DropReason], acknowledged: int, tail:
     assert reasons(read) == reasons(log)
 
 
+@settings(deadline=None)
 @given(numbers, st.data())
 def test_a_damaged_record_loses_its_reason_and_nothing_else(
     known: dict[int, DropReason], data: st.DataObject

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.capture.frames import MAGIC, encode_frame, is_torn, scan_frames
@@ -12,6 +12,7 @@ def read(data: bytes, *, complete: bool = True) -> list[tuple[int, bytes]]:
     return [(f.seq, bytes(f.body)) for f in scan_frames(data, complete=complete)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200)))
 def test_frames_round_trip(bodies: list[bytes]) -> None:
     expected = list(enumerate(bodies, start=1))
@@ -38,6 +39,7 @@ def test_a_flip_at_every_byte_costs_only_the_frame_it_is_in() -> None:
         assert [f.seq for f in found if f.skipped] == [f[0] for f in frames[hit + 1 : hit + 2]]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, len(DATA)))
 def test_rubbish_in_between_is_skipped(rubbish: bytes, cut: int) -> None:
     cut = max((end for end in ENDS if end <= cut), default=0)

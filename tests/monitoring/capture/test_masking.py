@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.capture.masking import (
@@ -23,6 +23,7 @@ def policy(**rules: object) -> MaskingPolicy:
     return MaskingPolicy(MaskingRules(**rules), key=KEY)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(numbers, widths)
 def test_a_bucket_is_idempotent_and_its_edge_is_at_or_below(value: float, width: float) -> None:
     edge = lower_edge(value, width)
@@ -33,6 +34,7 @@ def test_a_bucket_is_idempotent_and_its_edge_is_at_or_below(value: float, width:
         assert value - edge <= width * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.one_of(st.none(), st.text(), numbers), min_size=4, max_size=4)))
 def test_drop_truncate_and_bucket_are_idempotent(rows: list[list[object]]) -> None:
     masks = policy(
