@@ -12,7 +12,6 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +29,11 @@ Change = Callable[[np.random.Generator, Columns], None]
 
 def category(rng: np.random.Generator, rows: int, shares: Floats) -> NDArray[np.str_]:
     names = np.array([f"c{i}" for i in range(len(shares))])
-    return names[np.searchsorted(np.cumsum(shares) / shares.sum(), rng.random(rows)).clip(max=len(shares) - 1)]
+    return names[
+        np.searchsorted(np.cumsum(shares) / shares.sum(), rng.random(rows)).clip(
+            max=len(shares) - 1
+        )
+    ]
 
 
 def with_missing(rng: np.random.Generator, values: Floats, share: float) -> Floats:
@@ -123,7 +126,9 @@ class Rival:
             return float(stats.ks_2samp(*known, method="asymp").pvalue)
         names, codes = np.unique(np.concatenate([before, after]), return_inverse=True)
         split = len(before)
-        counts = np.stack([np.bincount(part, minlength=len(names)) for part in (codes[:split], codes[split:])])
+        counts = np.stack(
+            [np.bincount(part, minlength=len(names)) for part in (codes[:split], codes[split:])]
+        )
         return float(stats.chi2_contingency(counts).pvalue)
 
 
@@ -285,7 +290,9 @@ def print_false_alarms(title: str, found: dict[int, tuple[int, int, int]], rival
     beside = f", KS + chi2 {theirs / runs:.2%}" if rival else ""
     print(f"{title}: {ours / runs:.2%} of {runs} reports{beside}")
     for size, (own, other, count) in found.items():
-        print(f"  {size:>7,} rows: {own}/{count}" + (f", KS + chi2 {other}/{count}" if rival else ""))
+        print(
+            f"  {size:>7,} rows: {own}/{count}" + (f", KS + chi2 {other}/{count}" if rival else "")
+        )
 
 
 def main() -> None:
@@ -307,13 +314,26 @@ def main() -> None:
             print_false_alarms(f"no drift, {title}", found, options.rival)
     if "autocorrelated" in chosen:
         for rho in (0.5, 0.9):
-            found = false_alarms(autocorrelated_world(rho), sizes, runs // 2, [50_000, 20_000], options.seed, options.rival)
+            found = false_alarms(
+                autocorrelated_world(rho),
+                sizes,
+                runs // 2,
+                [50_000, 20_000],
+                options.seed,
+                options.rival,
+            )
             print_false_alarms(f"no drift, AR(1) {rho}", found, options.rival)
     if "power" in chosen:
         for name in POWER:
             if options.match in name:
-                ours, theirs = power(name, runs // 10, options.baseline, options.seed, options.rival)
-                print(f"{name:30} n={POWER[name][1]:>6,}: {ours:6.1%}" + (f"  KS + chi2 {theirs:6.1%}" if options.rival else ""), flush=True)
+                ours, theirs = power(
+                    name, runs // 10, options.baseline, options.seed, options.rival
+                )
+                print(
+                    f"{name:30} n={POWER[name][1]:>6,}: {ours:6.1%}"
+                    + (f"  KS + chi2 {theirs:6.1%}" if options.rival else ""),
+                    flush=True,
+                )
     if "cost" in chosen:
         cost(1_000_000, options.seed)
 
