@@ -1,0 +1,27 @@
+"""Errors of this package.
+
+AutoscalingError
+├── ConfigError      a setting is out of range; names the key, the value and what is allowed
+├── TraceError       a trace cannot be read; names the file and the line
+└── MissingExtra     an optional dependency is needed; names the extra to install
+"""
+
+
+class AutoscalingError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigError(AutoscalingError, ValueError):
+    """A setting is out of range."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key} = {value!r} is not allowed: {allowed}")
+        self.key = key
+
+
+class TraceError(AutoscalingError, ValueError):
+    """A trace file cannot be used."""
+
+
+class MissingExtra(AutoscalingError, ImportError):
+    """An optional dependency is not installed."""

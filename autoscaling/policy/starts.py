@@ -1,0 +1,57 @@
+"""How long replicas take to start, and which ones are on their way."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+KEPT: Final = 64
+#: Starts take longer than most: plan for all but one in ten.
+LATE_START: Final = 0.9
+#: A start that takes this many times the usual counts as stuck.
+STUCK_FACTOR: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsState:
+    """Measured durations, newest last, and open orders as (ordered at, replicas), oldest first."""
+
+    measured_s: tuple[float, ...] = ()
+    orders: tuple[tuple[float, int], ...] = ()
+
+
+def observe(state: StartsState, measured_s: tuple[float, ...], starting: int) -> StartsState:
+    """Take in durations of starts that ended; the newest orders are those still open."""
+    good = tuple(s for s in measured_s if math.isfinite(s) and 0 <= s < 3600)
+    open_orders: list[tuple[float, int]] = []
+    left = starting
+    for at_s, count in reversed(state.orders):
+        if left <= 0:
+            break
+        open_orders.append((at_s, min(count, left)))
+        left -= count
+    return StartsState(
+        measured_s=(*state.measured_s, *good)[-KEPT:], orders=tuple(reversed(open_orders))
+    )
+
+
+def order(state: StartsState, replicas: int, at_s: float) -> StartsState:
+    """Remember that ``replicas`` more were ordered."""
+    return StartsState(
+        measured_s=state.measured_s, orders=(*state.orders, (at_s, replicas))[-KEPT:]
+    )
+
+
+def cold_start_s(state: StartsState, prior_s: float) -> float:
+    """Time by which nine of ten starts are over; the prior until one was measured."""
+    if not state.measured_s:
+        return prior_s
+    return float(np.quantile(state.measured_s, LATE_START))
+
+
+def stuck(state: StartsState, usual_s: float, now_s: float) -> tuple[int, float]:
+    """Replicas whose start takes too long to be believed in, and the age of the oldest order."""
+    limit_s = STUCK_FACTOR * max(usual_s, 5.0)
+    late = [(now_s - at_s, count) for at_s, count in state.orders if now_s - at_s > limit_s]
+    return sum(count for _, count in late), max((age for age, _ in late), default=0.0)

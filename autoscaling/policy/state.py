@@ -1,0 +1,124 @@
+"""Everything the policy remembers, and how it is written as a plain dict.
+
+The dict holds only JSON types: NaN becomes None, arrays become lists. A run of the capacity fit
+that is not finished, and curves that can be computed again, are left out.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from autoscaling.errors import AutoscalingError
+from autoscaling.policy.burst import BurstState
+from autoscaling.policy.capacity import CapacityState
+from autoscaling.policy.feedback import FeedbackState
+from autoscaling.policy.forecast import ForecastState, new_state
+from autoscaling.policy.hold import HoldState
+from autoscaling.policy.service import ServiceState
+from autoscaling.policy.starts import StartsState
+from autoscaling.policy.telemetry import Seen, TelemetryState
+
+VERSION: Final = 1
+
+
+class StateError(AutoscalingError, ValueError):
+    """A dict is not a state that this version wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Memory of ``decide``. A fresh one is always valid: the policy then holds and learns.
+
+    ``now_s`` is the last observation's clock; ``steady_s`` adds up elapsed time and never jumps.
+    ``seconds`` of load have been seen. ``idle_s`` is the time without any request.
+    """
+
+    now_s: float | None = None
+    steady_s: float = 0.0
+    seconds: int = 0
+    idle_s: float = 0.0
+    telemetry: TelemetryState = field(default_factory=TelemetryState)
+    service: ServiceState = field(default_factory=ServiceState)
+    capacity: CapacityState = field(default_factory=CapacityState)
+    forecast: ForecastState = field(default_factory=new_state)
+    burst: BurstState = field(default_factory=BurstState)
+    starts: StartsState = field(default_factory=StartsState)
+    hold: HoldState = field(default_factory=HoldState)
+    feedback: FeedbackState = field(default_factory=FeedbackState)
+
+
+def to_dict(state: State) -> dict[str, Any]:
+    """Write a state as JSON types."""
+    kept = dataclasses.replace(
+        state, capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves={})
+    )
+    return {"version": VERSION, **_plain(kept)}
+
+
+def from_dict(written: dict[str, Any]) -> State:
+    """Read a state back; raises ``StateError`` for anything ``to_dict`` did not write."""
+    if not isinstance(written, dict) or written.get("version") != VERSION:
+        found = written.get("version") if isinstance(written, dict) else type(written).__name__
+        raise StateError(f"version = {found!r} is not allowed: {VERSION}")
+    parts: dict[str, Any] = {
+        "telemetry": TelemetryState,
+        "service": ServiceState,
+        "capacity": CapacityState,
+        "forecast": ForecastState,
+        "burst": BurstState,
+        "starts": StartsState,
+        "hold": HoldState,
+        "feedback": FeedbackState,
+    }
+    try:
+        values = {k: v for k, v in written.items() if k != "version"}
+        for key, kind in parts.items():
+            values[key] = _read(kind, values[key])
+        return State(**values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateError(f"not a state of version {VERSION}: {error!r}") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _read(kind: Any, written: dict[str, Any]) -> Any:
+    """Build one part; arrays take the shape and type of a fresh part's, which they must have."""
+    fresh = new_state() if kind is ForecastState else kind()
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(kind):
+        value, usual = written[spec.name], getattr(fresh, spec.name)
+        if spec.name == "seen":
+            values[spec.name] = {k: _read_seen(v) for k, v in value.items()}
+        elif dataclasses.is_dataclass(usual):
+            values[spec.name] = _read(type(usual), value)
+        elif isinstance(usual, np.ndarray):
+            array = np.array(value, dtype=np.float64).astype(usual.dtype)
+            if array.shape != usual.shape:
+                raise ValueError(f"{spec.name}: shape {array.shape}, expected {usual.shape}")
+            values[spec.name] = array
+        else:
+            values[spec.name] = _tuples(value)
+    return kind(**values)
+
+
+def _read_seen(written: dict[str, Any]) -> Seen:
+    return Seen(**{**written, "vector": np.array(written["vector"], dtype=np.float64)})
