@@ -60,5 +60,5 @@ def _neighbours(power: Floats) -> Floats:
     places = np.arange(len(power))
     away = [sign * PADDING * step for step in range(2, NEIGHBOURS + 2) for sign in (-1, 1)]
     around = [power[np.clip(places + offset, PADDING, len(power) - 1)] for offset in away]
-    middle: Floats = np.median(around, axis=0)
-    return middle / np.log(2) + 1e-300
+    mean: Floats = np.median(around, axis=0) / np.log(2) + 1e-300
+    return mean

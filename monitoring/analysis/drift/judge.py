@@ -36,8 +36,8 @@ def judge(
 
     ``floor`` silences alarms whose effect is too small to care about. ``cycles`` says what a window
     is that shows part of a cycle of the baseline (a season of a year): drift, since it differs from
-    the baseline as a whole, or expected, since the baseline has blocks like it. Raises SummaryMismatch for a
-    window of another baseline.
+    the baseline as a whole, or expected, since the baseline has blocks like it. Raises
+    SummaryMismatch for a window of another baseline.
     """
     if window.layout.identity != profile.layout.identity:
         raise SummaryMismatch(

@@ -175,7 +175,10 @@ def _number_causes(view: _View) -> dict[Cause, float]:
     causes: dict[Cause, float] = {"location": float(p[0])}
     if len(p) > 1:
         causes["scale"] = float(p[1])
-        causes["shape"] = float(stats.chi2.sf((z**2).sum(), testable.sum()))
+        # Each z is right by itself; together their squares have Hotelling's tails, not
+        # chi-square's: 1.9 times as many beyond 0.1% at 100 rows.
+        squares_mean = (z**2).sum() / testable.sum()
+        causes["shape"] = float(stats.f.sf(squares_mean, testable.sum(), rows[testable].min()))
     return causes
 
 
