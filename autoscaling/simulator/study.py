@@ -13,6 +13,7 @@ from autoscaling.simulator.latency import LatencyAutoscaler
 from autoscaling.simulator.oracle import OracleAutoscaler, oracle_replica_hours
 from autoscaling.simulator.run import Autoscaler, Run, replay, score
 from autoscaling.simulator.scenario import Scenario
+from autoscaling.simulator.stationary import capacity_rps
 
 Settings = Mapping[str, float]
 ORACLE: Final = "oracle"
@@ -163,6 +164,8 @@ def run_job(job: Job) -> Record:
 
 def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Record]:
     """Do the runs in ``workers`` processes; records come in the order of the jobs."""
+    for scenario in {job.scenario for job in jobs}:
+        capacity_rps(scenario)  # remembered, and inherited by forked workers
     if workers <= 1 or len(jobs) <= 1:
         yield from map(run_job, jobs)
         return
