@@ -13,6 +13,7 @@ Invariants:
   number again is always allowed and never stores it twice.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -64,7 +65,7 @@ class PredictionEvent(msgspec.Struct, array_like=True, gc=False):
     request_id: str
     status: int
     latency_ms: float
-    inputs: list[list[Any]]
+    inputs: Sequence[Sequence[Any]]
     labels: list[str] | None = None
     scores: list[float] | None = None
     probabilities: bytes | None = None
@@ -77,7 +78,9 @@ class PredictionEvent(msgspec.Struct, array_like=True, gc=False):
 class DeliveryHeader(msgspec.Struct, frozen=True):
     """What a delivery says about itself; the Arrow IPC stream with its rows follows it.
 
-    ``node`` and ``env`` are enrichment, stored beside every row.
+    ``node`` and ``env`` are enrichment, stored beside every row. ``acknowledged`` is the highest
+    number that any agent has acknowledged to this producer so far: an agent that starts without
+    the old one's disk counts on from there instead of waiting for numbers that will not come again.
     """
 
     producer: str
@@ -89,6 +92,7 @@ class DeliveryHeader(msgspec.Struct, frozen=True):
     policy_id: str
     node: str
     env: str
+    acknowledged: int = 0
 
 
 class Ack(msgspec.Struct, frozen=True):

@@ -46,7 +46,9 @@ class CapacityState:
     limits: dict[int, float] = field(default_factory=dict)
 
 
-def update(state: CapacityState, measured: ServiceState, needed: int, config: Config) -> CapacityState:
+def update(
+    state: CapacityState, measured: ServiceState, needed: int, config: Config
+) -> CapacityState:
     """Notice a changed service time and spend one decision's share of work on the table.
 
     ``needed`` is a recent replica count: the counts near it are fitted first.

@@ -275,9 +275,7 @@ def _words(need: _Need, config: Config) -> str:
     )
 
 
-def _without_data(
-    observation: Observation, state: State, config: Config, flow: Flow
-) -> Decision:
+def _without_data(observation: Observation, state: State, config: Config, flow: Flow) -> Decision:
     queued = observation.router_queued
     if observation.target == 0 and math.isfinite(queued) and queued > 0:
         reason = f"{queued:.0f} requests wait and no replica is there: wake up"

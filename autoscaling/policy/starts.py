@@ -36,7 +36,9 @@ def observe(state: StartsState, measured_s: tuple[float, ...], starting: int) ->
 
 def order(state: StartsState, replicas: int, at_s: float) -> StartsState:
     """Remember that ``replicas`` more were ordered."""
-    return StartsState(measured_s=state.measured_s, orders=(*state.orders, (at_s, replicas))[-KEPT:])
+    return StartsState(
+        measured_s=state.measured_s, orders=(*state.orders, (at_s, replicas))[-KEPT:]
+    )
 
 
 def cold_start_s(state: StartsState, prior_s: float) -> float:

@@ -44,7 +44,9 @@ def late_shares(scenario: Scenario, requests: int = 150_000) -> NDArray[np.float
     highest load down, until practically nothing is late.
     """
     top = scenario.max_replicas
-    grid = sorted({c for c in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128) if c < top} | {top})
+    grid = sorted(
+        {c for c in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128) if c < top} | {top}
+    )
     simulated = np.zeros((len(grid), len(LOADS)))
     for i, c in enumerate(grid):
         for j in reversed(range(len(LOADS))):

@@ -1,0 +1,46 @@
+# Two commands for a fresh machine: `make serve` and `make test`.
+SHELL := /bin/bash
+UV_ENV := .uv
+UV := $(UV_ENV)/bin/uv
+BIN := .venv/bin
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup serve test check docs bench soak clean
+
+setup: .venv/.ready .treeline/models/credit/1.0.0/manifest.json
+
+$(UV):
+	python3 -m venv $(UV_ENV)
+	$(UV_ENV)/bin/pip install --quiet --disable-pip-version-check "uv>=0.9"
+
+.venv/.ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen --quiet
+	touch $@
+
+.treeline/models/credit/1.0.0/manifest.json: | .venv/.ready
+	$(BIN)/treeline demo
+
+serve: setup
+	$(BIN)/treeline serve configs/quickstart.yaml
+
+test: setup
+	$(BIN)/python -m pytest -m "not soak"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+soak: setup
+	$(BIN)/python -m pytest -m soak
+
+clean:
+	rm -rf .venv $(UV_ENV) .treeline

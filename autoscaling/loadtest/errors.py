@@ -1,0 +1,38 @@
+"""Errors of the load tester.
+
+LoadTestError
+├── PlanInvalid         a rate, trace, mix or duration no plan can be made from
+├── TargetInvalid       an address, limit or objective nothing can be sent to or judged by
+├── BodyInvalid         the sample body has no rows to make requests from
+├── ResultInvalid       a saved result is missing, damaged or of another format
+├── ResultUnwritable    the folder for the results cannot be made
+└── ReportUnavailable   the extra that draws the pictures is not installed
+"""
+
+
+class LoadTestError(Exception):
+    """Root of everything the load tester raises."""
+
+
+class PlanInvalid(LoadTestError, ValueError):
+    """A rate, trace, mix or duration from which no plan can be made."""
+
+
+class TargetInvalid(LoadTestError, ValueError):
+    """An address, a limit or an objective is out of range."""
+
+
+class BodyInvalid(LoadTestError, ValueError):
+    """The sample body is no JSON object with a list of rows under ``instances``."""
+
+
+class ResultInvalid(LoadTestError):
+    """A saved result cannot be read, or was written in another format."""
+
+
+class ResultUnwritable(LoadTestError):
+    """The folder for the results cannot be made."""
+
+
+class ReportUnavailable(LoadTestError):
+    """matplotlib or jinja2 is missing: they come with the extra ``report``."""

@@ -1,0 +1,57 @@
+"""The agent as a Ray actor. Nothing is decided here.
+
+Used with ``ray.serve.config.DeploymentActorConfig(name=…, actor_class=MonitoringAgentActor,
+init_kwargs={"options": …}, actor_options={"num_cpus": 0})``. Ray kills the actor without a word
+when its deployment goes, so ``flush`` is called by the last replicas; whatever is left in the spool
+waits for the next agent on the same ``state_dir``.
+"""
+
+from typing import Any
+
+import msgspec
+import ray
+
+from monitoring.agent.logs import log_as_json
+from monitoring.agent.service import MonitoringService
+from monitoring.agent.settings import SamplingSettings, agent_settings
+from monitoring.events import Ack
+
+
+@ray.remote(num_cpus=0)
+class MonitoringAgentActor:
+    """One shard. ``options`` are ``AgentSettings`` as plain values."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        log_as_json()
+        self._service = MonitoringService(agent_settings(options))
+
+    async def ingest(self, payload: bytes) -> Ack:
+        """Raises ``MonitoringError``s, which Ray hands on as causes of its own."""
+        return await self._service.ingest(payload)
+
+    async def report(self, payload: bytes) -> None:
+        await self._service.report(payload)
+
+    async def configure(self, sampling: dict[str, Any]) -> None:
+        self._service.configure(msgspec.convert(sampling, SamplingSettings))
+
+    async def metrics(self) -> bytes:
+        return await self._service.metrics()
+
+    async def counts(self) -> bytes:
+        """``AgentCounts`` as MessagePack, to be merged with other shards'."""
+        return msgspec.msgpack.encode(self._service.counts())
+
+    async def ledger(self) -> dict[str, Any]:
+        plain: dict[str, Any] = msgspec.to_builtins(await self._service.ledger())
+        return plain
+
+    async def health(self) -> dict[str, Any]:
+        return self._service.health()
+
+    async def flush(self, timeout_s: float = 10.0) -> dict[str, Any]:
+        plain: dict[str, Any] = msgspec.to_builtins(await self._service.flush(timeout_s))
+        return plain
+
+    async def stop(self) -> None:
+        await self._service.stop()

@@ -1,0 +1,149 @@
+"""What the replicas report, kept so that the sums never go down, and the agent's own counts. Pure.
+
+``AgentCounts`` can be added up over shards: every replica reports to one shard only.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+import msgspec
+
+from monitoring.events import HistogramCounts, ReplicaReport
+
+MAX_REPLICAS: Final = 1000
+ALIVE_S: Final = 10.0
+
+_Key = TypeVar("_Key", str, int)
+Labels = tuple[str, str, str]  # model, version, variant
+
+
+class VariantTotals(msgspec.Struct):
+    """Serving and capture counters of one variant over all replicas."""
+
+    requests: dict[int, int] = {}
+    rows: int = 0
+    latency_s: HistogramCounts | None = None
+    captured: int = 0
+    acknowledged: int = 0
+
+
+class FleetTotals(msgspec.Struct):
+    """Everything the replicas count; ``ongoing`` and ``journal_bytes`` of living ones only."""
+
+    variants: dict[Labels, VariantTotals] = {}
+    rejected: dict[int, int] = {}
+    dropped: dict[str, int] = {}
+    ongoing: int = 0
+    journal_bytes: int = 0
+    replicas: int = 0
+
+
+class AgentCounts(msgspec.Struct):
+    """One shard's counters, or several shards' together."""
+
+    fleet: FleetTotals = msgspec.field(default_factory=FleetTotals)
+    received_events: int = 0
+    received_rows: int = 0
+    repeated_events: int = 0
+    sampled_out_events: int = 0
+    lost_events: dict[str, int] = {}  # dropped by the agent itself, by reason
+    rejected_deliveries: int = 0
+    sink_files: int = 0
+    sink_rows: int = 0
+    sink_bytes: int = 0
+    sink_failures: int = 0
+    sink_lag_s: float = 0.0
+    spool_bytes: int = 0
+    spool_segments: int = 0
+
+
+class Fleet:
+    """The latest report of each replica; those of dead ones stay, folded together past a cap."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[float, ReplicaReport]] = {}
+        self._folded = FleetTotals()
+
+    def note(self, report: ReplicaReport, now_s: float) -> None:
+        self._latest.pop(report.replica, None)
+        self._latest[report.replica] = (now_s, report)  # the last seen is last in order
+        if len(self._latest) > MAX_REPLICAS:
+            oldest = next(iter(self._latest))
+            _add_report(self._folded, self._latest.pop(oldest)[1], alive=False)
+
+    def totals(self, now_s: float) -> FleetTotals:
+        totals = FleetTotals()
+        _add_totals(totals, self._folded)
+        for seen_s, report in self._latest.values():
+            _add_report(totals, report, alive=now_s - seen_s <= ALIVE_S)
+        return totals
+
+
+def _add_report(totals: FleetTotals, report: ReplicaReport, *, alive: bool) -> None:
+    for counts in report.variants:
+        variant = _variant(totals, (counts.model, counts.version, counts.variant))
+        _add_counts(variant.requests, counts.requests)
+        variant.rows += counts.rows
+        variant.latency_s = add_histograms(variant.latency_s, counts.latency_s)
+    for capture in report.captures:
+        variant = _variant(totals, (capture.model, capture.version, capture.variant))
+        variant.captured += capture.captured
+        variant.acknowledged += capture.acknowledged
+        _add_counts(totals.dropped, capture.dropped)
+        totals.journal_bytes += capture.journal_bytes if alive else 0
+    _add_counts(totals.rejected, report.rejected)
+    totals.ongoing += report.ongoing if alive else 0
+    totals.replicas += alive
+
+
+def _add_totals(totals: FleetTotals, other: FleetTotals) -> None:
+    for labels, theirs in other.variants.items():
+        variant = _variant(totals, labels)
+        _add_counts(variant.requests, theirs.requests)
+        variant.rows += theirs.rows
+        variant.captured += theirs.captured
+        variant.acknowledged += theirs.acknowledged
+        if theirs.latency_s is not None:
+            variant.latency_s = add_histograms(variant.latency_s, theirs.latency_s)
+    _add_counts(totals.rejected, other.rejected)
+    _add_counts(totals.dropped, other.dropped)
+    totals.ongoing += other.ongoing
+    totals.journal_bytes += other.journal_bytes
+    totals.replicas += other.replicas
+
+
+def _variant(totals: FleetTotals, labels: Labels) -> VariantTotals:
+    return totals.variants.setdefault(labels, VariantTotals())
+
+
+def _add_counts(into: dict[_Key, int], counts: dict[_Key, int]) -> None:
+    for key, count in counts.items():
+        into[key] = into.get(key, 0) + count
+
+
+def add_histograms(left: HistogramCounts | None, right: HistogramCounts) -> HistogramCounts:
+    """Add two histograms; where bounds differ, values move up to the next bound of the left one."""
+    if left is None:
+        return right
+    counts = list(left.counts)
+    for index, count in enumerate(right.counts):
+        above = index == len(right.bounds)
+        target = len(left.bounds) if above else bisect_left(left.bounds, right.bounds[index])
+        counts[target] += count
+    return HistogramCounts(bounds=left.bounds, counts=tuple(counts), sum=left.sum + right.sum)
+
+
+def merge(parts: Iterable[AgentCounts]) -> AgentCounts:
+    """Add up shards; the lag is the longest of theirs."""
+    merged = AgentCounts()
+    for part in parts:
+        _add_totals(merged.fleet, part.fleet)
+        _add_counts(merged.lost_events, part.lost_events)
+        merged.sink_lag_s = max(merged.sink_lag_s, part.sink_lag_s)
+        for name in _SUMMED:
+            setattr(merged, name, getattr(merged, name) + getattr(part, name))
+    return merged
+
+
+_SUMMED: Final = tuple(f.name for f in msgspec.structs.fields(AgentCounts) if f.type is int)

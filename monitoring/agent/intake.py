@@ -1,0 +1,189 @@
+"""Take deliveries in: refuse, dedupe, sample, spool, and only then acknowledge."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from monitoring.agent.frames import RowsHead
+from monitoring.agent.ingest import Run, kept_rows, plan_runs, read_delivery
+from monitoring.agent.received import replace_file
+from monitoring.agent.sampling import BudgetState, Decision, EventTable, at_second, decide
+from monitoring.agent.settings import AgentSettings, SamplingSettings
+from monitoring.agent.spool import Spool
+from monitoring.errors import DeliveryRejected, MonitoringError, SinkUnavailable
+from monitoring.events import Ack, DeliveryHeader
+
+log = logging.getLogger(__name__)
+
+POLICIES_FILE: Final = "policies.json"
+
+
+class Observer(Protocol):
+    """Sees every event once, before sampling; a failure is logged and hurts nobody."""
+
+    def observe(self, header: DeliveryHeader, batch: pa.RecordBatch) -> None: ...
+
+
+@dataclass(slots=True)
+class IntakeCounts:
+    """What was taken in during this process's life; all but ``rows`` in events."""
+
+    deliveries: int = 0
+    rejected: int = 0
+    events: int = 0
+    rows: int = 0
+    repeated: int = 0
+    sampled_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Intake:
+    """Belongs to one thread. ``clock`` gives seconds since 1970."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        spool: Spool,
+        clock: Callable[[], float],
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.counts = IntakeCounts()
+        self.sampling: SamplingSettings = settings.sampling
+        self._max_bytes = settings.spool.max_bytes
+        self._spool = spool
+        self._clock = clock
+        self._observers = tuple(observers)
+        self._budget = BudgetState()
+        self._policy_ids = known_policies(Path(settings.state_dir), settings.policy_ids)
+
+    def commit(self, payloads: Sequence[bytes]) -> list[Ack | MonitoringError]:
+        """Store a group of deliveries with one group commit; the answers are in the same order.
+
+        ``DeliveryRejected`` is final; ``SinkUnavailable`` (no room, bad disk) asks to send again.
+        """
+        answers: list[Ack | MonitoringError] = []
+        try:
+            self._check_room()
+            with self._spool.committing():
+                answers.extend(self._answer(payload) for payload in payloads)
+        except (OSError, SinkUnavailable) as error:
+            failure = SinkUnavailable(f"the spool takes nothing in: {error}")
+            return [failure] * len(payloads)
+        return answers
+
+    def _check_room(self) -> None:
+        used = self._spool.state().bytes
+        if used >= self._max_bytes:
+            raise SinkUnavailable(f"{used} bytes wait; spool.max_bytes is {self._max_bytes}")
+
+    def _answer(self, payload: bytes) -> Ack | MonitoringError:
+        try:
+            return self._take(payload)
+        except DeliveryRejected as error:
+            self.counts.rejected += 1
+            log.error("delivery refused: %s", error)
+            return error
+        except OSError as error:
+            return SinkUnavailable(f"the spool cannot write: {error}")
+
+    def _take(self, payload: bytes) -> Ack:
+        header, batch, events = read_delivery(payload)
+        if header.policy_id not in self._policy_ids:
+            raise DeliveryRejected(
+                f"producer {header.producer}: masking policy {header.policy_id!r} is unknown; "
+                f"known: {sorted(self._policy_ids)}"
+            )
+        now_s = self._clock()
+        if header.acknowledged:
+            self._spool.mark(header.producer, 1, header.acknowledged, now_s)
+        missing = self._spool.missing(header.producer, header.first, header.last)
+        self.counts.deliveries += 1
+        if missing != [(header.first, header.last)]:
+            batch, events = _only(batch, events, missing)
+            self.counts.repeated += header.events - len(events.seqs)
+        if missing:
+            self._store(header, batch, events, missing, now_s)
+        return Ack(producer=header.producer, through=self._spool.through(header.producer))
+
+    def _store(
+        self,
+        header: DeliveryHeader,
+        batch: pa.RecordBatch,
+        events: EventTable,
+        missing: list[tuple[int, int]],
+        now_s: float,
+    ) -> None:
+        state = at_second(self._budget, int(now_s))
+        decision, self._budget = decide(batch, events, header.stream, self.sampling, state)
+        for run in plan_runs(header, events, missing, int(now_s // 3600)):
+            rows = kept_rows(batch, events, run, decision)
+            head = _account(header, run, decision, rows.num_rows)
+            self._spool.append(header.stream, run.hour, head, rows, now_s)
+            self._count(head)
+        self.counts.rows += batch.num_rows
+        self._show(header, batch)
+
+    def _count(self, head: RowsHead) -> None:
+        self.counts.events += head.last - head.first + 1
+        self.counts.sampled_out += head.sampled_out
+        for reason, count in head.dropped.items():
+            self.counts.dropped[reason] = self.counts.dropped.get(reason, 0) + count
+
+    def _show(self, header: DeliveryHeader, batch: pa.RecordBatch) -> None:
+        for observer in self._observers:
+            try:
+                observer.observe(header, batch)
+            except Exception:  # a window is an estimate; the log must go on
+                log.exception("an observer failed on a delivery of %s", header.producer)
+
+
+def _account(header: DeliveryHeader, run: Run, decision: Decision, rows: int) -> RowsHead:
+    written = int(decision.keep[run.low : run.high].sum())
+    return RowsHead(
+        producer=header.producer,
+        first=run.first,
+        last=run.last,
+        written=written,
+        sampled_out=run.high - run.low - written,
+        dropped=run.dropped,
+        rows=rows,
+        policy_id=header.policy_id,
+        node=header.node,
+        env=header.env,
+    )
+
+
+def _only(
+    batch: pa.RecordBatch, events: EventTable, ranges: list[tuple[int, int]]
+) -> tuple[pa.RecordBatch, EventTable]:
+    """Keep the events whose numbers lie in the ranges."""
+    wanted = np.zeros(len(events.seqs), dtype=bool)
+    for first, last in ranges:
+        wanted |= (events.seqs >= first) & (events.seqs <= last)
+    counts = events.row_counts
+    rows = batch.filter(pa.array(np.repeat(wanted, counts)))
+    starts = np.concatenate(([0], np.cumsum(counts[wanted]))).astype(np.int64)
+    return rows, EventTable(seqs=events.seqs[wanted], starts=starts, ts_us=events.ts_us[wanted])
+
+
+def known_policies(state_dir: Path, configured: Sequence[str]) -> frozenset[str]:
+    """Return the policies ever configured here, and remember today's.
+
+    Journals that were written under yesterday's policy are drained after it changed; what was
+    masked rightly then must not be refused now.
+    """
+    path = state_dir / POLICIES_FILE
+    remembered: list[str] = []
+    if path.exists():
+        remembered = msgspec.json.decode(path.read_bytes(), type=list[str])
+    known = frozenset(remembered) | frozenset(configured)
+    if known != frozenset(remembered):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, msgspec.json.encode(sorted(known)))
+    return known

@@ -1,0 +1,118 @@
+"""``AgentCounts`` as Prometheus text, through a registry of our own beside Ray's."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from monitoring.agent.fleet import AgentCounts, FleetTotals
+
+VARIANT = ["model", "version", "variant"]
+
+
+def exposition(counts: AgentCounts) -> bytes:
+    """Return the text format that ``GET /metrics`` answers."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(counts))
+    text: bytes = generate_latest(registry)
+    return text
+
+
+class _Snapshot(Collector):
+    """Collects one set of counts, once."""
+
+    def __init__(self, counts: AgentCounts) -> None:
+        self._counts = counts
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _serving(self._counts.fleet)
+        yield from _capture(self._counts)
+        yield from _storage(self._counts)
+
+
+def _serving(fleet: FleetTotals) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "treeline_requests", "Requests answered by a model.", labels=[*VARIANT, "code"]
+    )
+    rows = CounterMetricFamily("treeline_rows", "Input rows answered.", labels=VARIANT)
+    duration = HistogramMetricFamily(
+        "treeline_request_duration_seconds",
+        "Time from admission to response.",
+        labels=VARIANT,
+    )
+    for labels, totals in sorted(fleet.variants.items()):
+        for code, count in sorted(totals.requests.items()):
+            requests.add_metric([*labels, str(code)], count)
+        rows.add_metric(labels, totals.rows)
+        if totals.latency_s is not None:
+            running = 0
+            buckets = []
+            bounds = [*(repr(float(b)) for b in totals.latency_s.bounds), "+Inf"]
+            for bound, count in zip(bounds, totals.latency_s.counts, strict=True):
+                running += count
+                buckets.append((bound, float(running)))
+            duration.add_metric(labels, buckets, totals.latency_s.sum)
+    rejected = CounterMetricFamily(
+        "treeline_rejected_requests", "Requests that reached no model.", labels=["code"]
+    )
+    for code, count in sorted(fleet.rejected.items()):
+        rejected.add_metric([str(code)], count)
+    yield from (requests, rows, duration, rejected)
+    yield _gauge("treeline_ongoing_requests", "Requests being answered now.", fleet.ongoing)
+    yield _gauge("treeline_replicas", "Replicas that reported of late.", fleet.replicas)
+
+
+def _capture(counts: AgentCounts) -> Iterator[Metric]:
+    captured = CounterMetricFamily(
+        "treeline_capture_events", "Events captured, dropped ones included.", labels=VARIANT
+    )
+    for labels, totals in sorted(counts.fleet.variants.items()):
+        captured.add_metric(labels, totals.captured)
+    dropped = CounterMetricFamily(
+        "treeline_capture_dropped_events", "Events lost for good, by reason.", labels=["reason"]
+    )
+    for reasons in (counts.fleet.dropped, counts.lost_events):
+        for reason, count in sorted(reasons.items()):
+            dropped.add_metric([reason], count)
+    yield from (captured, dropped)
+    yield _gauge("treeline_journal_bytes", "Replica journals on disk.", counts.fleet.journal_bytes)
+    yield _counter("treeline_agent_received_events", "Events taken in.", counts.received_events)
+    yield _counter("treeline_agent_received_rows", "Rows taken in.", counts.received_rows)
+    yield _counter(
+        "treeline_agent_repeated_events",
+        "Events sent again and not stored again.",
+        counts.repeated_events,
+    )
+    yield _counter(
+        "treeline_agent_rejected_deliveries",
+        "Deliveries refused for good.",
+        counts.rejected_deliveries,
+    )
+    yield _counter(
+        "treeline_sampled_out_events", "Events not stored by choice.", counts.sampled_out_events
+    )
+
+
+def _storage(counts: AgentCounts) -> Iterator[Metric]:
+    yield _counter("treeline_sink_files", "Files stored.", counts.sink_files)
+    yield _counter("treeline_sink_rows", "Rows stored.", counts.sink_rows)
+    yield _counter("treeline_sink_bytes", "Bytes stored.", counts.sink_bytes)
+    yield _counter("treeline_sink_failures", "Uploads that failed.", counts.sink_failures)
+    yield _gauge(
+        "treeline_sink_lag_seconds", "Age of the oldest event not yet stored.", counts.sink_lag_s
+    )
+    yield _gauge("treeline_spool_bytes", "Spool on disk.", counts.spool_bytes)
+    yield _gauge("treeline_spool_segments", "Spool files.", counts.spool_segments)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,175 @@
+"""Which numbers of which producer have been received, and what became of those on storage.
+
+``received.msgpack`` is shared by all epochs of a shard and written under the shard's lock, always
+before the spool segment it accounts for is deleted. ``settled`` names segments that are in the
+account although their files may still lie there; recovery deletes those files.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from monitoring.agent.intervals import Intervals
+from monitoring.agent.ledger import Coverage, Tally
+
+FILE_NAME: Final = "received.msgpack"
+RESERVE_NAME: Final = "reserve"
+RESERVE_BYTES: Final = 4 * 1024 * 1024
+
+
+class ProducerState(msgspec.Struct):
+    """One producer's entry in the checkpoint."""
+
+    ranges: list[tuple[int, int]]
+    tally: Tally
+    seen_at_s: float
+
+
+class Checkpoint(msgspec.Struct):
+    """The file's content; ``retired`` sums the producers that were forgotten."""
+
+    producers: dict[str, ProducerState] = {}
+    retired: Tally = msgspec.field(default_factory=Tally)
+    settled: list[str] = []
+
+
+class Received:
+    """The account in memory, kept equal to the file wherever another process has changed it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._reserve = folder / RESERVE_NAME
+        self._stamp: tuple[int, int, int] | None = None
+        self.intervals: dict[str, Intervals] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.retired = Tally()
+        self.settled: list[str] = []
+        self._seen_at_s: dict[str, float] = {}
+
+    def refresh(self) -> None:
+        """Take over the file if it is not the one last read or written here."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if stamp == self._stamp:
+            return
+        stored = msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint)
+        for producer, state in stored.producers.items():
+            for first, last in state.ranges:
+                self.add(producer, first, last, state.seen_at_s)
+        self.tallies = {p: state.tally for p, state in stored.producers.items()}
+        self.retired = stored.retired
+        self.settled = stored.settled
+        self._stamp = stamp
+
+    def add(self, producer: str, first: int, last: int, now_s: float) -> None:
+        self.intervals.setdefault(producer, Intervals()).add(first, last)
+        self._seen_at_s[producer] = max(now_s, self._seen_at_s.get(producer, 0.0))
+
+    def missing(self, producer: str, first: int, last: int) -> list[tuple[int, int]]:
+        known = self.intervals.get(producer)
+        return [(first, last)] if known is None else known.missing(first, last)
+
+    def through(self, producer: str) -> int:
+        known = self.intervals.get(producer)
+        return 0 if known is None else known.through
+
+    def settle(self, segment: str, coverage: Coverage, stale: Iterable[str] = ()) -> None:
+        """Book a stored segment; twice changes nothing while its name is in ``settled``.
+
+        ``stale`` names settled segments whose files are gone.
+        """
+        for name in stale:
+            self.settled.remove(name)
+        if segment in self.settled:
+            return
+        for producer, ranges in coverage.items():
+            tally = self.tallies.setdefault(producer, Tally())
+            for part in ranges:
+                tally.add(part)
+        self.settled.append(segment)
+
+    def forget(self, before_s: float, busy: Iterable[str]) -> None:
+        """Drop producers unheard of since ``before_s``; their sums stay in ``retired``."""
+        keep = set(busy)
+        for producer, seen in list(self._seen_at_s.items()):
+            if seen < before_s and producer not in keep:
+                del self._seen_at_s[producer]
+                self.intervals.pop(producer, None)
+                tally = self.tallies.pop(producer, None)
+                if tally is not None:
+                    self.retired.add(tally)
+
+    def save(self) -> None:
+        """Replace the file, forced to disk; a crash leaves the old or the new one whole."""
+        stored = Checkpoint(
+            producers={
+                producer: ProducerState(
+                    ranges=list(ranges),
+                    tally=self.tallies.get(producer, Tally()),
+                    seen_at_s=self._seen_at_s[producer],
+                )
+                for producer, ranges in self.intervals.items()
+            },
+            retired=self.retired,
+            settled=self.settled,
+        )
+        data = msgspec.msgpack.encode(stored)
+        with_reserve(self._reserve, lambda: replace_file(self._path, data))
+        stat = self._path.stat()
+        self._stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+def with_reserve(reserve: Path, write: Callable[[], None]) -> None:
+    """Write; on a full disk give the reserve up and write again.
+
+    A segment is deleted only after the checkpoint is written, so without a reserve a disk that
+    others have filled would stay full for ever. The reserve is made again when there is room.
+    """
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve.exists():
+            raise
+        reserve.unlink()
+        write()
+        return
+    if not reserve.exists():
+        make_reserve(reserve)
+
+
+def make_reserve(reserve: Path) -> None:
+    """Set room aside; none left is no error, the reserve is only missing then."""
+    descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+    except OSError:
+        reserve.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,326 @@
+"""The agent of one shard: one thread owns the spool, another the uploads; callers only wait.
+
+Bounds: deliveries that wait hold at most ``spool.max_waiting_bytes`` (further callers wait
+outside), the spool at most ``spool.max_bytes`` plus one group, the uploader one file. Storage away
+fills the spool; a full spool leaves deliveries with the replicas' journals.
+"""
+
+import asyncio
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from monitoring.agent.fleet import AgentCounts, Fleet
+from monitoring.agent.intake import Intake, Observer
+from monitoring.agent.ledger import Tally
+from monitoring.agent.metrics import exposition
+from monitoring.agent.parquet import CORRUPT, UNSTORABLE
+from monitoring.agent.settings import AgentSettings, SamplingSettings
+from monitoring.agent.sink import FsspecSink, Sink
+from monitoring.agent.spool import Spool
+from monitoring.agent.uploader import Uploader
+from monitoring.errors import MonitoringError, SinkUnavailable
+from monitoring.events import Ack, ReplicaReport
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
+GROUP_DELIVERIES: Final = 64
+
+
+class ProducerLedger(msgspec.Struct, frozen=True):
+    """``received == written + sampled_out + sum(dropped) + pending``, in events."""
+
+    received: int
+    written: int
+    sampled_out: int
+    dropped: dict[str, int]
+    pending: int
+
+
+class LiveLedger(msgspec.Struct, frozen=True):
+    """The account of one shard; ``retired`` sums producers not heard of for long."""
+
+    shard: str
+    producers: dict[str, ProducerLedger]
+    retired: ProducerLedger
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """What is still on its way to storage."""
+
+    events: int
+    segments: int
+    bytes: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    payload: bytes
+    answer: "Future[Ack]"
+
+
+class MonitoringService:
+    """Start it in the process that is to own the spool; ``stop`` ends its threads.
+
+    Construction needs a writable ``state_dir`` and nothing else: storage may be away.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
+        sink: Sink | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        chance = chance or random.SystemRandom()
+        self._settings = settings
+        self._clock = clock
+        folder = Path(settings.state_dir) / "spool" / settings.shard
+        self.spool = Spool(folder, new_epoch(clock(), chance), settings.spool, clock())
+        self.intake = Intake(settings, self.spool, clock, observers)
+        self.uploader = Uploader(
+            shard=settings.shard,
+            spool=self.spool,
+            sink=sink or FsspecSink(settings.sink),
+            retry=settings.retry,
+            clock=clock,
+            chance=chance,
+        )
+        self._fleet = Fleet()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting_bytes = 0
+        self._room = asyncio.Condition()
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._progress = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._commit_loop, name="treeline-spool", daemon=True),
+            threading.Thread(target=self._upload_loop, name="treeline-upload", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        log.info("agent shard %s, epoch %s: %r", settings.shard, self.spool.epoch, settings.sink)
+
+    async def ingest(self, payload: bytes) -> Ack:
+        """Make a delivery durable and say how far its producer's numbers are.
+
+        Raises ``DeliveryRejected`` for good and ``SinkUnavailable`` to be tried again.
+        """
+        limit = self._settings.spool.max_waiting_bytes
+        async with self._room:
+            await self._room.wait_for(
+                lambda: not self._waiting_bytes or self._waiting_bytes + len(payload) <= limit
+            )
+            self._waiting_bytes += len(payload)
+        try:
+            return await self._hand_over(payload)
+        finally:
+            self._waiting_bytes -= len(payload)
+            async with self._room:
+                self._room.notify_all()
+
+    async def _hand_over(self, payload: bytes) -> Ack:
+        if self._stop.is_set():
+            raise SinkUnavailable("the agent is stopping")
+        waiting = _Waiting(payload, Future())
+        self._waiting.put(waiting)
+        return await asyncio.wrap_future(waiting.answer)
+
+    async def report(self, payload: bytes) -> None:
+        """Note a replica's counters: a ``ReplicaReport`` as MessagePack."""
+        self._fleet.note(msgspec.msgpack.decode(payload, type=ReplicaReport), self._clock())
+
+    def configure(self, sampling: SamplingSettings) -> None:
+        """Change sampling from the next delivery on."""
+        self.intake.sampling = sampling
+
+    def counts(self) -> AgentCounts:
+        """Return this shard's counters, ready to be added to other shards'."""
+        taken, stored, state = self.intake.counts, self.uploader.counts, self.spool.state()
+        now_s = self._clock()
+        oldest = state.oldest_opened_at_s
+        settled, _, retired = self.spool.accounts()
+        lost: dict[str, int] = {}
+        for tally in (*settled.values(), retired):
+            for reason in (CORRUPT, UNSTORABLE):
+                if tally.dropped.get(reason):
+                    lost[reason] = lost.get(reason, 0) + tally.dropped[reason]
+        return AgentCounts(
+            fleet=self._fleet.totals(now_s),
+            received_events=taken.events,
+            received_rows=taken.rows,
+            repeated_events=taken.repeated,
+            sampled_out_events=taken.sampled_out,
+            lost_events=lost,
+            rejected_deliveries=taken.rejected,
+            sink_files=stored.files,
+            sink_rows=stored.rows,
+            sink_bytes=stored.bytes,
+            sink_failures=stored.failures,
+            sink_lag_s=0.0 if oldest is None else max(0.0, now_s - oldest),
+            spool_bytes=state.bytes,
+            spool_segments=state.open_segments + state.sealed_segments,
+        )
+
+    async def metrics(self) -> bytes:
+        return exposition(self.counts())
+
+    async def ledger(self) -> LiveLedger:
+        """Return the live account of every producer."""
+        settled, waiting, retired = self.spool.accounts()
+        return LiveLedger(
+            shard=self._settings.shard,
+            producers={
+                producer: _account(settled.get(producer, Tally()), waiting.get(producer, Tally()))
+                for producer in sorted(settled.keys() | waiting.keys())
+            },
+            retired=_account(retired, Tally()),
+        )
+
+    def health(self) -> dict[str, Any]:
+        """Say whether both threads live, and what stands in the way of storage."""
+        return {
+            "ok": all(thread.is_alive() for thread in self._threads),
+            "sink_error": self.uploader.last_error,
+            "foreign_epochs": self.spool.state().foreign_epochs,
+        }
+
+    async def flush(self, timeout_s: float = 10.0) -> Pending:
+        """Seal and upload everything taken in so far; return what is left after the time-out."""
+        return await asyncio.to_thread(self._flush, timeout_s)
+
+    def _flush(self, timeout_s: float) -> Pending:
+        self.spool.seal_everything(self._clock())
+        self._hurry.set()
+        with self._progress:
+            self._progress.wait_for(lambda: self.spool.next_sealed() is None, timeout_s)
+        state = self.spool.state()
+        _, waiting, _ = self.spool.accounts()
+        return Pending(
+            events=sum(tally.written for tally in waiting.values()),
+            segments=state.open_segments + state.sealed_segments,
+            bytes=state.bytes,
+            error=self.uploader.last_error,
+        )
+
+    async def stop(self) -> None:
+        """End the threads and give the spool back; what is in it waits for the next agent."""
+        self._stop.set()
+        self._waiting.put(None)
+        self._hurry.set()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        self.spool.close()
+
+    def _commit_loop(self) -> None:
+        """Commit what waits in groups, and look after the spool between."""
+        next_tick_s = next_sync_s = time.monotonic()
+        sync_every_s = self._settings.spool.fsync_interval_s
+        while True:
+            group = self._next_group(min(next_tick_s, next_sync_s) - time.monotonic())
+            self._commit([w for w in group if w is not None])
+            if None in group:
+                break
+            now_s = time.monotonic()
+            if now_s >= next_sync_s:
+                next_sync_s = now_s + sync_every_s
+                if self._settings.spool.fsync == "interval":
+                    self._guarded("fsync", self.spool.sync)
+            if now_s >= next_tick_s:
+                next_tick_s = now_s + TICK_S
+                self._guarded("sealing", self._tick)
+        self._refuse_rest()
+
+    def _next_group(self, wait_s: float) -> list[_Waiting | None]:
+        group: list[_Waiting | None] = []
+        try:
+            group.append(self._waiting.get(timeout=max(wait_s, 0.001)))
+            while group[-1] is not None and len(group) < GROUP_DELIVERIES:
+                group.append(self._waiting.get_nowait())
+        except queue.Empty:
+            return group
+        return group
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        """Answer every caller that still waits; one that went away is committed all the same."""
+        if not group:
+            return
+        listening = [w.answer.set_running_or_notify_cancel() for w in group]
+        answers: Sequence[Ack | BaseException]
+        try:
+            answers = self.intake.commit([w.payload for w in group])
+        except Exception as error:  # the thread must live; callers learn what happened
+            log.exception("a group commit failed")
+            answers = [error] * len(group)
+        for waiting, here, answer in zip(group, listening, answers, strict=True):
+            if not here:
+                continue
+            if isinstance(answer, Ack):
+                waiting.answer.set_result(answer)
+            else:
+                waiting.answer.set_exception(answer)
+
+    def _tick(self) -> None:
+        now_s = self._clock()
+        if self.spool.state().foreign_epochs:
+            self.spool.adopt(now_s)
+        self.spool.seal_due(now_s)
+
+    def _guarded(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (OSError, MonitoringError) as error:
+            log.error("%s failed and is tried again: %s", what, error)
+
+    def _refuse_rest(self) -> None:
+        while not self._waiting.empty():
+            waiting = self._waiting.get_nowait()
+            if waiting is not None and waiting.answer.set_running_or_notify_cancel():
+                waiting.answer.set_exception(SinkUnavailable("the agent is stopping"))
+
+    def _upload_loop(self) -> None:
+        while not self._stop.is_set():
+            wait_s = TICK_S
+            try:
+                busy = self.uploader.step()
+            except SinkUnavailable:
+                busy, wait_s = False, self.uploader.wait_s()
+            except Exception:  # never give up: the segment stays, and is tried again
+                log.exception("storing a segment failed")
+                busy, wait_s = False, self._settings.retry.last_s
+            with self._progress:
+                self._progress.notify_all()
+            if not busy:
+                self._hurry.wait(wait_s)
+                self._hurry.clear()
+
+
+def new_epoch(now_s: float, chance: random.Random) -> str:
+    """Name an agent's life: its start in milliseconds, and chance against twins; sorts by time."""
+    return f"{int(now_s * 1000):011x}{chance.getrandbits(32):08x}"
+
+
+def _account(settled: Tally, waiting: Tally) -> ProducerLedger:
+    dropped = dict(settled.dropped)
+    for reason, count in waiting.dropped.items():
+        dropped[reason] = dropped.get(reason, 0) + count
+    return ProducerLedger(
+        received=settled.settled + waiting.settled,
+        written=settled.written,
+        sampled_out=settled.sampled_out + waiting.sampled_out,
+        dropped=dropped,
+        pending=waiting.written,
+    )

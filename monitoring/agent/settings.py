@@ -1,0 +1,128 @@
+"""Options of the monitoring agent. Every field has a unit in its name and a safe default."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from monitoring.events import VariantRole
+
+FsyncMode = Literal["always", "interval", "never"]
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class SinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the log goes: a local folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+
+    Credentials left empty come from the environment, as the storage's own client reads them.
+    """
+
+    url: str = ".treeline/sink"
+    endpoint_url: str | None = None
+    key: str | None = None
+    secret: str | None = None
+    token: str | None = None
+    region: str | None = None
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0
+
+    def __repr__(self) -> str:
+        """Show where data goes; never who may write it."""
+        credentials = "given" if self.key or self.secret or self.token else "from the environment"
+        return (
+            f"SinkSettings(url={self.url!r}, endpoint_url={self.endpoint_url!r}, "
+            f"region={self.region!r}, credentials={credentials})"
+        )
+
+
+class InputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one feature looked like in training; None is unlimited."""
+
+    min: float | None = None
+    max: float | None = None
+    categories: tuple[str, ...] | None = None
+
+
+class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events that are always kept, whatever the rate and the budget say. None turns a rule off."""
+
+    errors: bool = True
+    low_confidence_below: float | None = None
+    slow_above_ms: float | None = None
+    out_of_range: dict[str, dict[str, InputLimits]] = {}  # by model version, by feature
+
+
+class SamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which share of events is stored. ``rows_per_s`` None means no budget."""
+
+    rates: dict[VariantRole, float] = {}
+    rules: RuleSettings = RuleSettings()
+    rows_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for variant, rate in self.rates.items():
+            if not 0.0 <= rate <= 1.0:
+                raise ValueError(f"sampling.rates[{variant!r}] is {rate}; allowed: 0.0 to 1.0")
+        if self.rows_per_s is not None and self.rows_per_s <= 0.0:
+            raise ValueError(f"sampling.rows_per_s is {self.rows_per_s}; allowed: above 0, or null")
+
+
+class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How deliveries are kept until they are on storage.
+
+    ``fsync`` says when the disk is forced: before every acknowledgement, every
+    ``fsync_interval_s``, or never. Killed processes lose nothing in any mode; power loss of the
+    machine can lose what was not forced yet. Past ``max_bytes`` the agent takes nothing in, and
+    the replicas' journals hold what comes.
+    """
+
+    fsync: FsyncMode = "interval"
+    fsync_interval_s: float = 0.1
+    file_bytes: int = 64 * MIB
+    max_age_s: float = 300.0
+    hour_grace_s: float = 20.0
+    max_bytes: int = 20 * GIB
+    max_open_segments: int = 64
+    max_waiting_bytes: int = 256 * MIB
+    producer_retention_s: float = 30 * 86400.0
+
+    def __post_init__(self) -> None:
+        for name in ("fsync_interval_s", "file_bytes", "max_age_s", "max_bytes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"spool.{name} is {getattr(self, name)}; allowed: above 0")
+        if self.max_open_segments < 1:
+            raise ValueError(
+                f"spool.max_open_segments is {self.max_open_segments}; allowed: 1 and more"
+            )
+
+
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Waits between uploads that failed: doubled from the first to the last, with full jitter."""
+
+    first_s: float = 0.5
+    last_s: float = 60.0
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything one shard of the monitoring agent needs to know.
+
+    ``policy_ids`` are the masking policies it takes deliveries under.
+    """
+
+    policy_ids: tuple[str, ...]
+    state_dir: str = ".treeline/state"
+    shard: str = "0"
+    sink: SinkSettings = SinkSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    spool: SpoolSettings = SpoolSettings()
+    retry: RetrySettings = RetrySettings()
+
+    def __post_init__(self) -> None:
+        if not self.shard.isalnum():
+            raise ValueError(f"shard is {self.shard!r}; allowed: letters and digits")
+
+
+def agent_settings(options: dict[str, Any]) -> AgentSettings:
+    """Check plain options (from YAML or an actor's arguments) and make settings of them."""
+    return msgspec.convert(options, AgentSettings)

@@ -1,0 +1,350 @@
+"""The spool of one shard: durable deliveries on their way to storage.
+
+``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments (``frames``), one
+open per stream and hour; ``<shard>/received.msgpack`` the account of what left (``received``).
+
+Invariants:
+
+- An epoch is one agent's life. It holds ``<epoch>/lock`` while it lives; whoever can lock it may
+  adopt its segments.
+- Everything that changes a shard happens under ``<shard>/lock``. While two agents live side by
+  side (a redeploy), each first reads what the other has written since, so that both refuse the
+  same numbers.
+- A number enters ``received`` only after its frame is in the file; a segment is deleted only after
+  the checkpoint that accounts for it is on disk.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from monitoring.agent.frames import OpenHead, RowsHead
+from monitoring.agent.ledger import Coverage, Tally
+from monitoring.agent.received import Received, replace_file, sync_folder
+from monitoring.agent.segment import (
+    SUFFIX,
+    OpenSegment,
+    SealedSegment,
+    create,
+    map_file,
+    new_runs,
+    recover,
+)
+from monitoring.agent.settings import SpoolSettings
+from monitoring.errors import FrameCorrupt
+from monitoring.events import Stream
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolState:
+    """What lies in the spool. Bytes are on disk, before compression as Parquet."""
+
+    open_segments: int
+    sealed_segments: int
+    bytes: int
+    oldest_opened_at_s: float | None
+    foreign_epochs: int
+
+
+class Spool:
+    """All methods may be called from any thread; each holds the shard's lock while it works."""
+
+    def __init__(self, folder: Path, epoch: str, settings: SpoolSettings, now_s: float) -> None:
+        """Claim an epoch and adopt what dead agents left. Raises ``OSError`` on a bad disk."""
+        self.epoch = epoch
+        self._folder = folder
+        self._own = folder / epoch
+        self._dead = folder.parent.parent / "dead-letter"
+        self._settings = settings
+        self._mutex = threading.RLock()
+        self._numbers = 0
+        self._open: dict[tuple[Stream, int], OpenSegment] = {}
+        self._sealed: deque[SealedSegment] = deque()
+        self._adopted: dict[Path, int] = {}
+        self._followed: dict[Path, int] = {}
+        self._foreign = 0
+        self._file_bytes = settings.file_bytes * 2  # until the first file tells the true ratio
+        folder.mkdir(parents=True, exist_ok=True)
+        self._received = Received(folder)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._exclusive(follow=False):
+            self._own.mkdir()
+            self._own_lock = _try_lock(self._own)
+            self._received.refresh()
+            self.adopt(now_s)
+            self._follow()
+
+    @contextmanager
+    def _exclusive(self, *, follow: bool = True) -> Iterator[None]:
+        """Hold the shard against this process's threads and against other agents."""
+        with self._mutex:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                if follow:
+                    self._follow()
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Open a group commit: looking numbers up and appending frames is one step to others.
+
+        With fsync ``always`` everything is forced to disk when the block ends.
+        """
+        with self._exclusive():
+            yield
+            if self._settings.fsync == "always":
+                self.sync()
+
+    def missing(self, producer: str, first: int, last: int) -> list[tuple[int, int]]:
+        return self._received.missing(producer, first, last)
+
+    def through(self, producer: str) -> int:
+        with self._mutex:
+            return self._received.through(producer)
+
+    def mark(self, producer: str, first: int, last: int, now_s: float) -> None:
+        """Note numbers as received: in a frame here, or acknowledged by another agent."""
+        self._received.add(producer, first, last, now_s)
+
+    def append(
+        self,
+        stream: Stream,
+        hour: int,
+        head: RowsHead,
+        rows: pa.RecordBatch,
+        now_s: float,
+    ) -> None:
+        """Write one run to the segment of its stream and hour. Raises ``OSError``."""
+        segment = self._open.get((stream, hour))
+        if segment is None or segment.broken:
+            segment = self._new_segment(stream, hour, now_s)
+        body = memoryview(rows.serialize()) if head.rows else memoryview(b"")
+        segment.append(head, body, now_s)
+        self.mark(head.producer, head.first, head.last, now_s)
+        if segment.bytes >= self._file_bytes:
+            self._seal(segment, now_s)
+
+    def _new_segment(self, stream: Stream, hour: int, now_s: float) -> OpenSegment:
+        broken = self._open.get((stream, hour))
+        if broken is not None:
+            self._seal(broken, now_s)
+        if len(self._open) >= self._settings.max_open_segments:
+            self._seal(min(self._open.values(), key=lambda s: s.opened_at_s), now_s)
+        begins = datetime.fromtimestamp(hour * 3600, UTC)
+        head = OpenHead(
+            shard=self._folder.name,
+            segment=f"{self.epoch}-{self._numbers:06d}",
+            stream=stream,
+            date=begins.strftime("%Y-%m-%d"),
+            hour=begins.hour,
+            opened_at_s=now_s,
+        )
+        self._numbers += 1
+        segment = create(self._own, head, hour)
+        self._open[stream, hour] = segment
+        return segment
+
+    def sync(self) -> None:
+        """Force what was appended to disk."""
+        with self._mutex:
+            for segment in self._open.values():
+                segment.sync()
+
+    def seal_due(self, now_s: float) -> int:
+        """Seal what is old enough, or whose hour has ended and gone quiet; return how many.
+
+        Older segments of the same stream go along, so that a producer's ranges reach storage in
+        order. A late hour (a journal drained after an outage) counts as quiet only after a pause.
+        """
+        with self._exclusive():
+            due = {
+                segment.stream for segment in self._open.values() if self._is_due(segment, now_s)
+            }
+            return self._seal_all([s for s in self._open.values() if s.stream in due], now_s)
+
+    def _is_due(self, segment: OpenSegment, now_s: float) -> bool:
+        if now_s - segment.opened_at_s >= self._settings.max_age_s:
+            return True
+        grace = self._settings.hour_grace_s
+        hour_over = now_s >= (segment.hour + 1) * 3600 + grace
+        return hour_over and now_s - segment.appended_at_s >= grace
+
+    def seal_everything(self, now_s: float) -> int:
+        with self._exclusive():
+            return self._seal_all(list(self._open.values()), now_s)
+
+    def _seal_all(self, segments: list[OpenSegment], now_s: float) -> int:
+        for segment in sorted(segments, key=lambda s: s.name):
+            self._seal(segment, now_s)
+        return len(segments)
+
+    def _seal(self, segment: OpenSegment, now_s: float) -> None:
+        del self._open[segment.stream, segment.hour]
+        try:
+            self._sealed.append(segment.seal(now_s))
+        except OSError as error:
+            # Without room for its last frame a segment is as final: nobody writes to it again.
+            segment.broken = True
+            log.warning("segment %s closed without its seal: %s", segment.name, error)
+            self._sealed.append(segment.seal(now_s))
+
+    def next_sealed(self) -> SealedSegment | None:
+        """Return the oldest sealed segment without taking it out."""
+        with self._mutex:
+            return self._sealed[0] if self._sealed else None
+
+    def settle(self, segment: SealedSegment, coverage: Coverage, now_s: float) -> None:
+        """Account for a stored segment, then delete it. Safe to repeat after a crash in between."""
+        with self._exclusive():
+            stale = [n for n in self._received.settled if not self._path_of(n).exists()]
+            self._received.settle(segment.name, coverage, stale)
+            busy = {p for s in self._segments() for p in s.account}
+            self._received.forget(now_s - self._settings.producer_retention_s, busy)
+            self._received.save()
+            segment.path.unlink(missing_ok=True)
+            if segment in self._sealed:
+                self._sealed.remove(segment)
+            self._drop_if_empty(segment.path.parent)
+
+    def _path_of(self, segment: str) -> Path:
+        return self._folder / segment.rsplit("-", 1)[0] / f"{segment}{SUFFIX}"
+
+    def keep_aside(self, path: Path, reason: str) -> None:
+        """Copy what can never be stored to the dead letters, for people to look at."""
+        self._dead.mkdir(parents=True, exist_ok=True)
+        replace_file(self._dead / path.name, map_file(path))
+        replace_file(self._dead / f"{path.name}.reason.txt", f"{reason}\n".encode())
+
+    def learn_ratio(self, spooled_bytes: int, stored_bytes: int) -> None:
+        """Aim the next segments at ``file_bytes`` of Parquet, within 1 to 4 of it on disk."""
+        ratio = min(max(spooled_bytes / max(stored_bytes, 1), 1.0), 4.0)
+        self._file_bytes = int(self._settings.file_bytes * ratio)
+
+    def adopt(self, now_s: float) -> int:
+        """Take over the segments of epochs whose agent is gone; return how many."""
+        found = 0
+        with self._exclusive(follow=False):
+            for folder in self._other_epochs():
+                descriptor = _try_lock(folder)
+                if descriptor is None:
+                    continue
+                self._adopted[folder] = descriptor
+                for path in sorted(folder.glob(f"*{SUFFIX}")):
+                    found += self._adopt_segment(path, now_s)
+                self._drop_if_empty(folder)
+        return found
+
+    def _adopt_segment(self, path: Path, now_s: float) -> int:
+        if path.stem in self._received.settled:
+            path.unlink()
+            return 0
+        try:
+            segment, runs = recover(path, now_s)
+        except FrameCorrupt as error:
+            log.error("segment %s cannot be read: %s; kept under %s", path.name, error, self._dead)
+            self.keep_aside(path, str(error))
+            path.unlink()
+            return 0
+        for head in runs:
+            self.mark(head.producer, head.first, head.last, now_s)
+        if segment is None:
+            return 0
+        self._sealed.append(segment)
+        return 1
+
+    def _follow(self) -> None:
+        """Learn what other living agents of this shard have received since the last look."""
+        self._received.refresh()
+        others = self._other_epochs()
+        self._foreign = len(others)
+        if not others:
+            return
+        followed = {}
+        for path in (p for folder in others for p in folder.glob(f"*{SUFFIX}")):
+            followed[path] = self._followed.get(path, 0)
+            stat = path.stat()
+            if stat.st_size > followed[path]:
+                runs, followed[path] = new_runs(map_file(path), followed[path])
+                for head in runs:
+                    self.mark(head.producer, head.first, head.last, stat.st_mtime)
+        self._followed = followed
+
+    def _other_epochs(self) -> list[Path]:
+        own = {self.epoch, *(folder.name for folder in self._adopted)}
+        with os.scandir(self._folder) as entries:
+            names = [e.name for e in entries if e.name not in own and e.is_dir()]
+        return [self._folder / name for name in sorted(names)]
+
+    def _drop_if_empty(self, folder: Path) -> None:
+        """Remove an adopted epoch once its last segment is stored."""
+        if folder in self._adopted and not any(folder.glob(f"*{SUFFIX}")):
+            shutil.rmtree(folder)
+            os.close(self._adopted.pop(folder))
+            sync_folder(self._folder)
+
+    def _segments(self) -> list[OpenSegment | SealedSegment]:
+        return [*self._open.values(), *self._sealed]
+
+    def state(self) -> SpoolState:
+        with self._mutex:
+            segments = self._segments()
+            return SpoolState(
+                open_segments=len(self._open),
+                sealed_segments=len(self._sealed),
+                bytes=sum(s.bytes for s in segments),
+                oldest_opened_at_s=min((s.opened_at_s for s in segments), default=None),
+                foreign_epochs=self._foreign,
+            )
+
+    def accounts(self) -> tuple[dict[str, Tally], dict[str, Tally], Tally]:
+        """Return copies: settled by producer, still in the spool by producer, forgotten."""
+        with self._mutex:
+            settled = {p: _copy(t) for p, t in self._received.tallies.items()}
+            waiting: dict[str, Tally] = {}
+            for segment in self._segments():
+                for producer, tally in segment.account.items():
+                    waiting.setdefault(producer, Tally()).add(tally)
+            return settled, waiting, _copy(self._received.retired)
+
+    def close(self) -> None:
+        """Give the epoch back without sealing: the next agent adopts what is open."""
+        with self._mutex:
+            for segment in self._open.values():
+                segment.sync()
+                os.close(segment.descriptor)
+            self._open.clear()
+            for descriptor in (*self._adopted.values(), self._own_lock, self._lock):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._adopted.clear()
+
+
+def _copy(tally: Tally) -> Tally:
+    fresh = Tally()
+    fresh.add(tally)
+    return fresh
+
+
+def _try_lock(folder: Path) -> int | None:
+    """Lock an epoch's folder for this process's life; None when its agent is alive."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,1 @@
+"""What the log is for: drift, quality, comparison of versions. Pure functions; no Ray."""

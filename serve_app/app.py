@@ -1,0 +1,61 @@
+"""Composition root: from a Serve config's `args` to a running application, top to bottom."""
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig, DeploymentActorConfig
+
+from monitoring.agent.actor import MonitoringAgentActor
+from serve_app.agents import agent_name
+from serve_app.model.storage import BundleFolder
+from serve_app.model.verify import read_manifest
+from serve_app.model_server import ModelServer
+from serve_app.secrets import masking_key
+from serve_app.settings import Settings
+from serve_app.wiring import agent_options, masking_policy, storage_options
+
+SHUTDOWN_TIMEOUT_S = 20.0  # covers the last hand-over to the agent
+
+
+def build(settings: Settings) -> Application:
+    """Build the application `serve run` deploys; ``settings`` are the config's `args`.
+
+    A missing bundle and an impossible masking policy are refused here, before anything starts.
+    """
+    settings = settings.resolved()
+    serving = settings.serving
+    manifest = read_manifest(
+        BundleFolder(
+            settings.model_root,
+            settings.model.name,
+            settings.model.version,
+            storage_options=storage_options(settings.storage, settings.model_root),
+        )
+    )
+    key = masking_key(settings.masking.key_env, settings.state_dir)
+    policy = masking_policy(settings.masking, key)
+    policy.require_known([feature.name for feature in manifest.features])
+    agents: list[DeploymentActorConfig | dict[Any, Any]] = [
+        DeploymentActorConfig(
+            name=agent_name(shard),
+            actor_class=MonitoringAgentActor,
+            init_kwargs={"options": agent_options(settings, shard, policy.policy_id)},
+            actor_options={"num_cpus": 0},
+        )
+        for shard in range(settings.agent.shards)
+    ]
+    deployment = serve.deployment(
+        name="ModelServer",
+        num_replicas=serving.num_replicas,
+        ray_actor_options={"num_cpus": serving.num_cpus},
+        max_ongoing_requests=serving.max_ongoing_requests,
+        max_queued_requests=serving.max_queued_requests,
+        backpressure_config=BackpressureConfig(
+            status_code=429, retry_after_s=serving.retry_after_s
+        ),
+        graceful_shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+        health_check_period_s=5,
+        deployment_actors=agents,
+    )(serve.ingress()(ModelServer))
+    return deployment.bind(settings.model_dump(), key)

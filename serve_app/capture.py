@@ -1,0 +1,82 @@
+"""Capture in one replica, wired to Ray: a stream's own capture, and the drain of dead replicas'."""
+
+import asyncio
+import logging
+import random
+from pathlib import Path
+
+from monitoring.capture.agent_transport import AgentTransport
+from monitoring.capture.backlog import SliceLimits
+from monitoring.capture.masking import MaskingPolicy
+from monitoring.capture.orphans import drain_orphan, find_orphans
+from monitoring.capture.sender import SenderSettings
+from monitoring.capture.stream_capture import StreamCapture
+from monitoring.events import Stream
+from serve_app.agents import Agents, shard_of
+from serve_app.settings import Settings
+from serve_app.wiring import journal_limits
+
+logger = logging.getLogger(__name__)
+
+ORPHAN_INTERVAL_S = 5.0
+ORPHAN_TIMEOUT_S = 60.0
+
+
+def journal_root(settings: Settings) -> Path:
+    return Path(settings.state_dir) / "journal"
+
+
+def sender_settings(settings: Settings) -> SenderSettings:
+    return SenderSettings(
+        flush_interval_s=settings.capture.flush_interval_s,
+        limits=SliceLimits(max_rows=settings.capture.batch_rows),
+    )
+
+
+def capture_stream(
+    settings: Settings,
+    stream: Stream,
+    policy: MaskingPolicy,
+    agents: Agents,
+    *,
+    producer: str,
+    node: str,
+) -> StreamCapture:
+    """Capture of one variant's stream, sent to the shard that its producer belongs to."""
+    return StreamCapture(
+        journal_root(settings),
+        producer,
+        stream,
+        policy,
+        transport_for(producer, agents),
+        node=node,
+        env=settings.env,
+        limits=journal_limits(settings.capture.journal),
+        settings=sender_settings(settings),
+        rng=random.Random(),  # noqa: S311  jitter of retries
+    )
+
+
+def transport_for(producer: str, agents: Agents) -> AgentTransport:
+    shard = shard_of(producer, agents.shards)
+    return AgentTransport(lambda: agents.lookup(shard))
+
+
+async def drain_orphans_for_ever(settings: Settings, agents: Agents) -> None:
+    """Hand over the journals of replicas that died on this node, whichever replica finds them."""
+    root = journal_root(settings)
+    while True:
+        try:
+            for path in await asyncio.to_thread(find_orphans, root):
+                drained = await drain_orphan(
+                    path,
+                    transport_for(path.name, agents),
+                    settings=sender_settings(settings),
+                    rng=random.Random(),  # noqa: S311  jitter of retries
+                    timeout_s=ORPHAN_TIMEOUT_S,
+                )
+                if drained is not None:
+                    logger.info("handed over the journal of a dead replica: %s", drained)
+        except Exception:  # whatever is wrong with one journal, the others come next time
+            logger.exception("a dead replica's journal could not be handed over")
+        await asyncio.sleep(ORPHAN_INTERVAL_S)

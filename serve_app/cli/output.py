@@ -1,0 +1,34 @@
+"""What commands print: JSON for programs, on stdout alone, and tables for people."""
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a struct, a dataclass or plain values as indented JSON."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    sys.stdout.write(text + "\n")
+
+
+def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table; None stands as an empty cell, and markup in a value is left as text."""
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else _escaped(cell) for cell in row))
+    Console().print(table)
+
+
+def _escaped(cell: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(cell))

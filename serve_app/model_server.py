@@ -1,0 +1,169 @@
+"""The deployment that answers requests: one replica's parts, started and stopped in order."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+
+from monitoring.capture.stream_capture import StreamCapture
+from monitoring.events import ReplicaReport
+from serve_app.admission import Admission
+from serve_app.agents import Agents, AgentsUnavailableError, shard_of
+from serve_app.capture import capture_stream, drain_orphans_for_ever
+from serve_app.http.asgi import Application, predict_route
+from serve_app.http.monitor import monitor_routes
+from serve_app.http.openinference import inference_routes
+from serve_app.logs import share_handlers
+from serve_app.model.bundle import Bundle, load_bundle
+from serve_app.model.pipeline import Scorer, compile_scorer
+from serve_app.prediction import Predictor, Variant
+from serve_app.schema import RequestDecoder, encode_request
+from serve_app.settings import Settings, UserConfig
+from serve_app.telemetry import VariantTelemetry
+from serve_app.wiring import champion_stream, masking_policy, sampling_options, storage_options
+
+logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL_S = 1.0
+FLUSH_TIMEOUT_S = 10.0
+PROOF_ROWS = 256  # of the baseline, on which the compiled forest proves that it is equal
+
+
+class ModelServer:
+    """Serves one bundle over HTTP and handles, and hands every event to its monitoring agent."""
+
+    def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
+        """``arguments`` are checked settings; ``key`` is the masking key."""
+        share_handlers()
+        settings = Settings.model_validate(arguments)
+        self._settings = settings
+        self._replica: str = serve.get_replica_context().replica_id.unique_id
+        self._agents = Agents(settings.agent.shards)
+        self._admission = Admission(settings.serving.max_pending_rows)
+        self._rejected: Counter[int] = Counter()
+        bundle = load_bundle(
+            settings.model_root,
+            settings.model.name,
+            settings.model.version,
+            storage_options=storage_options(settings.storage, settings.model_root),
+        )
+        manifest = bundle.manifest
+        policy = masking_policy(settings.masking, key)
+        policy.require_known([feature.name for feature in manifest.features])
+        stream = champion_stream(manifest)
+        self._tasks = [asyncio.create_task(self._report_for_ever())]
+        self._capture: StreamCapture | None = None
+        if settings.capture.enabled:
+            self._capture = capture_stream(
+                settings,
+                stream,
+                policy,
+                self._agents,
+                producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
+                node=ray.get_runtime_context().get_node_id(),
+            )
+            self._capture.start()
+            self._tasks.append(asyncio.create_task(drain_orphans_for_ever(settings, self._agents)))
+        self._variant = Variant(
+            stream=stream,
+            decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
+            scorer=ready_scorer(bundle),
+            recorder=self._capture.recorder if self._capture else None,
+            telemetry=VariantTelemetry(stream),
+        )
+        self._predictor = Predictor(
+            self._variant, self._admission, inline_rows=settings.serving.inline_rows
+        )
+
+    def __serve_build_asgi_app__(self) -> Application:
+        """Called by Ray Serve once the constructor is through."""
+        serving = self._settings.serving
+        limits = {"max_rows": serving.max_rows, "retry_after_s": serving.retry_after_s}
+        routes = {
+            "/predict": {"POST": predict_route(self._predictor, **limits)},
+            **inference_routes(self._predictor, **limits),
+            **monitor_routes(self._agents),
+        }
+        return Application(
+            routes,
+            max_body_bytes=serving.max_body_bytes,
+            on_shutdown=self._stop,
+            on_rejected=self._reject,
+        )
+
+    async def predict(
+        self,
+        rows: list[Any],
+        *,
+        context: Mapping[str, Any] | None = None,
+        top_k: int | None = None,
+        request_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Answer a handle call as ``POST /predict`` would, as plain Python values.
+
+        ``rows`` are dictionaries or lists in feature order; NaN counts as missing. Raises
+        RequestInvalidError, OverloadedError or PredictionFailedError.
+        """
+        started_s = time.perf_counter()
+        body = encode_request(rows, top_k=top_k, context=context)
+        request = self._variant.decoder.decode(body)
+        identity = request_id or str(uuid.uuid4())
+        response = await self._predictor.answer(request, identity, started_s=started_s)
+        answer: dict[str, Any] = msgspec.to_builtins(response)
+        return answer
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Apply `user_config`; Ray Serve calls this before the first request and on changes."""
+        config = UserConfig.model_validate(user_config)
+        await self._agents.configure(sampling_options(config.sampling))
+        logger.info("user_config applied: %s", config.model_dump(exclude_defaults=True))
+
+    async def _report_for_ever(self) -> None:
+        """Tell the agent the counters every second. A missed report is made up by the next."""
+        shard = shard_of(self._replica, self._agents.shards)
+        while True:
+            await asyncio.sleep(REPORT_INTERVAL_S)
+            try:
+                await self._agents.call(shard, "report", msgspec.msgpack.encode(self._report()))
+            except AgentsUnavailableError as exc:
+                logger.debug("counters not reported: %s", exc)
+
+    def _report(self) -> ReplicaReport:
+        return ReplicaReport(
+            replica=self._replica,
+            variants=(self._variant.telemetry.counts(),),
+            captures=(self._capture.counts(),) if self._capture else (),
+            ongoing=self._admission.ongoing,
+            rejected=dict(self._rejected),
+        )
+
+    def _reject(self, status: int) -> None:
+        self._rejected[status] += 1
+
+    async def _stop(self) -> None:
+        """Hand over the last events and counters; Ray Serve waits for this when it stops us."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._capture is not None and not await self._capture.close(FLUSH_TIMEOUT_S):
+            logger.warning("not all events were handed over; the next replica takes the rest")
+        logger.info("replica stopped: %s", msgspec.to_builtins(self._report(), str_keys=True))
+
+
+def ready_scorer(bundle: Bundle) -> Scorer:
+    """Compile the bundle's model, prove it on the baseline and run it once, so that it is hot."""
+    features = bundle.manifest.logged_features()
+    columns = [bundle.baseline[f"x_{feature.name}"] for feature in features]
+    rows = zip(*(column[:PROOF_ROWS].to_pylist() for column in columns), strict=True)
+    scorer = compile_scorer(bundle.model, features, check_rows=[list(row) for row in rows])
+    scorer.warm()
+    if scorer.reason:
+        logger.warning("scikit-learn serves this model: %s", scorer.reason)
+    return scorer

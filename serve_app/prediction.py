@@ -1,0 +1,196 @@
+"""The way of a request: score, build the answer, capture. HTTP and handle calls both take it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.events import Stream
+from serve_app.admission import Admission
+from serve_app.schema import (
+    Context,
+    Prediction,
+    PredictRequest,
+    PredictResponse,
+    RankedLabel,
+    RequestDecoder,
+    RequestInvalidError,
+    Row,
+)
+from serve_app.telemetry import VariantTelemetry
+
+logger = logging.getLogger(__name__)
+
+
+class Scorer(Protocol):
+    """A model behind one call: probabilities (rows x classes), or predictions (rows)."""
+
+    def score(self, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]: ...
+
+
+class Recorder(Protocol):
+    """Where events go; must neither block nor raise."""
+
+    def record(
+        self,
+        *,
+        ts_us: int,
+        request_id: str,
+        status: int,
+        latency_ms: float,
+        inputs: Sequence[Sequence[Any]],
+        labels: list[str] | None = None,
+        scores: list[float] | None = None,
+        probabilities: bytes | None = None,
+        top_k: list[list[str]] | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        context_tags: Mapping[str, object] | None = None,
+    ) -> None: ...
+
+
+class PredictionFailedError(Exception):
+    """The model raised on valid input; the cause is in the log under the request id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A bundle as it is served: its scorer and where its events and counters go."""
+
+    stream: Stream
+    decoder: RequestDecoder
+    scorer: Scorer
+    recorder: Recorder | None
+    telemetry: VariantTelemetry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Outputs of one request, once for the answer and once for the log."""
+
+    predictions: list[Prediction]
+    labels: list[str] | None
+    scores: list[float]
+    probabilities: bytes | None
+    top_k: list[list[str]] | None
+
+
+class Predictor:
+    """Answers prediction requests with one variant, bounded by admission."""
+
+    def __init__(self, variant: Variant, admission: Admission, *, inline_rows: int) -> None:
+        """Score up to ``inline_rows`` rows on the event loop and more of them in a thread."""
+        self.variant = variant
+        self.admission = admission
+        self._inline_rows = inline_rows
+
+    async def answer(
+        self, request: PredictRequest, request_id: str, *, started_s: float
+    ) -> PredictResponse:
+        """Score a checked request, count it and capture it.
+
+        ``started_s`` is ``time.perf_counter()`` at the request's arrival. Raises
+        RequestInvalidError for numbers no forest takes, OverloadedError when too much is pending,
+        PredictionFailedError when the model itself fails.
+        """
+        rows = request.rows
+        with self.admission.admit(len(rows)):
+            try:
+                if len(rows) <= self._inline_rows:
+                    scored = self._score(rows, request.top_k)
+                else:
+                    scored = await asyncio.to_thread(self._score, rows, request.top_k)
+            except ValueError as exc:
+                bad = self.variant.decoder.name_bad_numbers(rows)
+                raise RequestInvalidError(f"the model refuses these inputs: {exc}", bad) from exc
+            except Exception as exc:
+                logger.exception("prediction failed", extra={"request_id": request_id})
+                self._finish(request, request_id, status=500, started_s=started_s, scored=None)
+                raise PredictionFailedError("the model failed on this request") from exc
+        stream = self.variant.stream
+        response = PredictResponse(
+            request_id,
+            stream.model,
+            stream.version,
+            stream.feature_set_version,
+            list(stream.classes),
+            scored.predictions,
+        )
+        self._finish(request, request_id, status=200, started_s=started_s, scored=scored)
+        return response
+
+    def _score(self, rows: list[Row], top_k: int | None) -> Scored:
+        raw = self.variant.scorer.score(rows)
+        classes = self.variant.stream.classes
+        if self.variant.stream.task == "regression":
+            scores = raw.tolist()
+            predictions = [Prediction(None, score, None) for score in scores]
+            return Scored(
+                predictions=predictions, labels=None, scores=scores, probabilities=None, top_k=None
+            )
+        probabilities = raw.tolist()
+        best = raw.argmax(axis=1).tolist()
+        labels = [classes[index] for index in best]
+        scores = [row[index] for row, index in zip(probabilities, best, strict=True)]
+        ranked = None if top_k is None else rank(raw, classes, top_k)
+        if ranked is None:
+            predictions = list(map(Prediction, labels, scores, probabilities))
+        else:
+            predictions = list(map(Prediction, labels, scores, probabilities, ranked))
+        return Scored(
+            predictions=predictions,
+            labels=labels,
+            scores=scores,
+            probabilities=raw.tobytes(),
+            top_k=None if ranked is None else [[each.label for each in row] for row in ranked],
+        )
+
+    def _finish(
+        self,
+        request: PredictRequest,
+        request_id: str,
+        *,
+        status: int,
+        started_s: float,
+        scored: Scored | None,
+    ) -> None:
+        latency_s = time.perf_counter() - started_s
+        variant = self.variant
+        variant.telemetry.observe(status=status, rows=len(request.rows), latency_s=latency_s)
+        if variant.recorder is None:
+            return
+        context: Context = request.context
+        variant.recorder.record(
+            ts_us=time.time_ns() // 1_000,
+            request_id=request_id,
+            status=status,
+            latency_ms=latency_s * 1e3,
+            inputs=request.rows,
+            labels=scored.labels if scored else None,
+            scores=scored.scores if scored else None,
+            probabilities=scored.probabilities if scored else None,
+            top_k=scored.top_k if scored else None,
+            user_id=context.user_id,
+            session_id=context.session_id,
+            context_tags=context.fields,
+        )
+
+
+def rank(
+    probabilities: NDArray[np.float64], classes: Sequence[str], top_k: int
+) -> list[list[RankedLabel]]:
+    """The ``top_k`` likeliest classes of each row, likeliest first; ties in class order.
+
+    >>> rank(np.array([[0.2, 0.5, 0.3]]), ("a", "b", "c"), 2)
+    [[RankedLabel(label='b', score=0.5), RankedLabel(label='c', score=0.3)]]
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    return [
+        [RankedLabel(classes[index], float(row[index])) for index in indices]
+        for row, indices in zip(probabilities, order.tolist(), strict=True)
+    ]

@@ -1,0 +1,95 @@
+"""Settings as people write them, turned into the options each part takes."""
+
+from typing import Any
+
+from monitoring.capture.journal import JournalLimits
+from monitoring.capture.masking import FieldRule, MaskingPolicy, MaskingRules
+from monitoring.events import Stream
+from serve_app.model.manifest import Manifest
+from serve_app.settings import Journal, Masking, MaskingRule, Sampling, Settings, Storage
+
+
+def storage_options(storage: Storage, url: str) -> dict[str, Any]:
+    """Arguments of the fsspec filesystem behind ``url``; the environment supplies the rest."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    secret = storage.secret_access_key
+    options = {
+        "endpoint_url": storage.endpoint_url,
+        "key": storage.access_key_id,
+        "secret": secret.get_secret_value() if secret else None,
+        "client_kwargs": {"region_name": storage.region} if storage.region else None,
+    }
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def masking_policy(masking: Masking, key: bytes) -> MaskingPolicy:
+    rules = MaskingRules(
+        user_id=_rule(masking.user_id),
+        session_id=_rule(masking.session_id),
+        tags={name: _rule(rule) for name, rule in masking.tags.items()},
+        features={name: _rule(rule) for name, rule in masking.features.items()},
+    )
+    return MaskingPolicy(rules, key=key)
+
+
+def _rule(rule: MaskingRule) -> FieldRule:
+    return FieldRule(rule.action, rule.length, rule.width)
+
+
+def journal_limits(journal: Journal) -> JournalLimits:
+    return JournalLimits(
+        segment_bytes=journal.segment_bytes,
+        quota_bytes=journal.quota_bytes,
+        buffer_bytes=journal.memory_bytes,
+    )
+
+
+def champion_stream(manifest: Manifest) -> Stream:
+    """The stream of the served bundle, before masking."""
+    return Stream(
+        model=manifest.name,
+        version=manifest.version,
+        feature_set_version=manifest.feature_set_version,
+        variant="champion",
+        task=manifest.task,
+        features=manifest.logged_features(),
+        classes=manifest.classes,
+    )
+
+
+def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, Any]:
+    """Options of one monitoring agent, as its actor takes them."""
+    storage = settings.storage
+    secret = storage.secret_access_key
+    return {
+        "policy_ids": [policy_id],
+        "state_dir": settings.state_dir,
+        "shard": str(shard),
+        "sink": {
+            "url": settings.sink,
+            "endpoint_url": storage.endpoint_url,
+            "key": storage.access_key_id,
+            "secret": secret.get_secret_value() if secret else None,
+            "region": storage.region,
+        },
+        "spool": {
+            "fsync": settings.agent.fsync,
+            "file_bytes": settings.agent.file_max_bytes,
+            "max_age_s": settings.agent.file_max_age_s,
+        },
+    }
+
+
+def sampling_options(sampling: Sampling) -> dict[str, Any]:
+    """What ``configure`` of an agent takes."""
+    rates = dict.fromkeys(("champion", "challenger", "shadow"), sampling.rate) | sampling.rates
+    return {
+        "rates": rates,
+        "rules": {
+            "errors": sampling.keep.errors,
+            "low_confidence_below": sampling.keep.score_below,
+            "slow_above_ms": sampling.keep.slower_than_ms,
+        },
+        "rows_per_s": sampling.max_rows_per_s,
+    }

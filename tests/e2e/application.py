@@ -1,0 +1,171 @@
+"""Start and stop a real application the way a person does: `serve run CONFIG` in a folder."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+QUICKSTART = REPOSITORY / "configs/quickstart.yaml"
+START_TIMEOUT_S = 150.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def merge(base: Any, changes: Mapping[str, Any]) -> Any:
+    """Change a nested mapping key by key."""
+    if not isinstance(base, dict):
+        return dict(changes)
+    merged = dict(base)
+    for key, value in changes.items():
+        merged[key] = merge(base.get(key), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def quickstart(
+    *, args: Mapping[str, Any], user_config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The shipped quickstart with changed `args`, on ports and in folders of its own."""
+    document: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text())
+    application = document["applications"][0]
+    application["args"] = merge(application["args"], args)
+    if user_config is not None:
+        application["deployments"][0]["user_config"] = dict(user_config)
+    return document
+
+
+@dataclass
+class Application:
+    """A running `serve run`, and what belongs to it."""
+
+    folder: Path
+    document: dict[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.dashboard_port = free_port()
+        self._short = Path(tempfile.mkdtemp(prefix="tl-"))  # sockets need short paths
+        self._process: subprocess.Popen[bytes] | None = None
+        self.config = self.folder / "serve.yaml"
+        self.log = self.folder / "serve.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sink(self) -> Path:
+        return self.folder / ".treeline/sink"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / ".treeline/state"
+
+    def write_config(self) -> None:
+        self.document["http_options"]["port"] = self.port
+        haproxy = self._short / "haproxy"
+        haproxy.mkdir(exist_ok=True)
+        variables = self.document["controller_options"]["runtime_env"]["env_vars"]
+        variables |= {
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        }
+        self.config.write_text(yaml.safe_dump(self.document, sort_keys=False))
+
+    def start(self) -> None:
+        self.write_config()
+        environment = {
+            **os.environ,
+            **self.environment,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": str(self._short),
+            "RAY_worker_niceness": "0",  # tests share the machine with their own load
+        }
+        command = [str(Path(sys.executable).with_name("serve")), "run", str(self.config)]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise AssertionError(f"serve run ended:\n{self.tail()}")
+            try:
+                if httpx.get(f"{self.url}/v2/health/ready", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.2)
+        raise AssertionError(f"not ready after {START_TIMEOUT_S} s:\n{self.tail()}")
+
+    def tail(self) -> str:
+        return self.log.read_text()[-6_000:] if self.log.exists() else ""
+
+    @property
+    def ray_folder(self) -> Path:
+        """Temporary folder of this application's own cluster."""
+        return self._short
+
+    def python(self, code: str, timeout_s: float = 60) -> str:
+        """Run a driver against this cluster and return what it printed."""
+        environment = {
+            **os.environ,
+            "RAY_ADDRESS": "auto",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": str(self._short),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4_000:]
+        return done.stdout
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does; what does not go by itself is ended by its process group."""
+        process = self._process
+        if process is None:
+            return
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+            raise AssertionError(f"Ctrl-C took over 60 s:\n{self.tail()}") from None
+        finally:
+            self._process = None

@@ -1,0 +1,38 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from serve_app.demo import read_credit, request_rows
+from tests.e2e.application import Application, quickstart
+
+
+@pytest.fixture(scope="session")
+def body() -> bytes:
+    """A request of one real row."""
+    return msgspec.json.encode({"instances": request_rows(read_credit(), 1)})
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo bundle, made as `treeline demo` makes it."""
+    from serve_app.cli.main import main
+
+    root = tmp_path_factory.mktemp("models")
+    with pytest.raises(SystemExit) as done:
+        main(["demo", "--root", str(root)])
+    assert done.value.code == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator[Application]:
+    """The quickstart as it is shipped, in a folder of its own; shared by a module's tests."""
+    document = quickstart(args={"model_root": str(demo_root)})
+    running = Application(tmp_path_factory.mktemp("app"), document)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()

@@ -1,0 +1,107 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.agent.fleet import MAX_REPLICAS, AgentCounts, Fleet, add_histograms, merge
+from monitoring.agent.metrics import exposition
+from monitoring.events import CaptureCounts, HistogramCounts, ReplicaReport, VariantCounts
+
+
+def report(replica="r1", *, ok=3, bad=1, ongoing=2, dropped=0):
+    return ReplicaReport(
+        replica=replica,
+        variants=(
+            VariantCounts(
+                model="credit",
+                version="1.0.0",
+                variant="champion",
+                requests={200: ok, 500: bad},
+                rows=ok,
+                latency_s=HistogramCounts(bounds=(0.01, 0.1), counts=(ok, bad, 0), sum=0.5),
+            ),
+        ),
+        captures=(
+            CaptureCounts(
+                producer=f"{replica}-p",
+                model="credit",
+                version="1.0.0",
+                variant="champion",
+                captured=ok + bad,
+                acknowledged=ok,
+                dropped={"journal_full": dropped} if dropped else {},
+                journal_bytes=100,
+            ),
+        ),
+        ongoing=ongoing,
+        rejected={429: 1},
+    )
+
+
+def samples(fleet, now_s=0.0, **counts):
+    text = exposition(AgentCounts(fleet=fleet.totals(now_s), **counts)).decode()
+    return {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+LABELS = (("model", "credit"), ("variant", "champion"), ("version", "1.0.0"))
+
+
+def test_replicas_add_up_and_the_last_report_counts():
+    fleet = Fleet()
+    fleet.note(report("r1", ok=1), 0.0)
+    fleet.note(report("r1", ok=3), 1.0)
+    fleet.note(report("r2", ok=10, dropped=4), 1.0)
+    found = samples(fleet, 1.0, lost_events={"spool_corrupt": 2}, sink_lag_s=1.5)
+    code = ("code", "200")
+    assert found["treeline_requests_total", (code, *LABELS)] == 13
+    assert found["treeline_rejected_requests_total", (("code", "429"),)] == 2
+    assert found["treeline_ongoing_requests", ()] == 4
+    assert found["treeline_request_duration_seconds_count", LABELS] == 15
+    assert found["treeline_request_duration_seconds_sum", LABELS] == 1.0
+    assert found["treeline_request_duration_seconds_bucket", (("le", "0.01"), *LABELS)] == 13
+    assert found["treeline_capture_events_total", LABELS] == 15
+    assert found["treeline_capture_dropped_events_total", (("reason", "journal_full"),)] == 4
+    assert found["treeline_capture_dropped_events_total", (("reason", "spool_corrupt"),)] == 2
+    assert found["treeline_sink_lag_seconds", ()] == 1.5
+
+
+def test_a_dead_replica_keeps_its_counters_and_loses_its_gauges():
+    fleet = Fleet()
+    fleet.note(report(), 0.0)
+    totals = fleet.totals(60.0)
+    (variant,) = totals.variants.values()
+    assert variant.requests == {200: 3, 500: 1}
+    assert (totals.ongoing, totals.journal_bytes, totals.replicas) == (0, 0, 0)
+
+
+def test_memory_is_bounded_and_sums_stay():
+    fleet = Fleet()
+    for number in range(MAX_REPLICAS + 50):
+        fleet.note(report(f"r{number}"), 0.0)
+    assert len(fleet._latest) == MAX_REPLICAS
+    (variant,) = fleet.totals(99.0).variants.values()
+    assert variant.requests[200] == 3 * (MAX_REPLICAS + 50)
+
+
+BOUNDS = st.lists(st.floats(0.001, 10), min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@given(BOUNDS, BOUNDS, st.data())
+def test_histograms_of_different_bounds_lose_no_value(left, right, data):
+    def histogram(bounds):
+        counts = data.draw(
+            st.lists(st.integers(0, 9), min_size=len(bounds) + 1, max_size=len(bounds) + 1)
+        )
+        return HistogramCounts(bounds=tuple(bounds), counts=tuple(counts), sum=1.0)
+
+    one, two = histogram(left), histogram(right)
+    both = add_histograms(one, two)
+    assert sum(both.counts) == sum(one.counts) + sum(two.counts)
+    assert (both.bounds, both.sum) == (one.bounds, 2.0)
+
+
+def test_nothing_reported_is_a_valid_answer():
+    assert b"treeline_sink_files_total 0.0" in exposition(merge([]))

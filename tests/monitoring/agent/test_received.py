@@ -1,0 +1,53 @@
+import errno
+
+import pytest
+
+from monitoring.agent.ledger import Covered
+from monitoring.agent.received import Received, make_reserve, with_reserve
+
+
+def test_what_is_saved_is_found_again(tmp_path):
+    one = Received(tmp_path)
+    one.refresh()
+    one.add("p", 1, 5, 10.0)
+    one.settle("e-0", {"p": [Covered(first=1, last=4, received=4, written=4, sampled_out=0)]})
+    one.settle("e-0", {"p": [Covered(first=1, last=4, received=4, written=4, sampled_out=0)]})
+    one.save()
+    two = Received(tmp_path)
+    two.refresh()
+    assert two.missing("p", 1, 9) == [(6, 9)]
+    assert two.through("p") == 5
+    assert two.tallies["p"].written == 4
+    assert two.settled == ["e-0"]
+    assert two.through("unknown") == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"received.msgpack", "reserve"}
+
+
+def test_a_full_disk_costs_the_reserve_once(tmp_path):
+    reserve = tmp_path / "reserve"
+    make_reserve(reserve)
+    failures = [OSError(errno.ENOSPC, "full")]
+
+    def write():
+        if failures:
+            raise failures.pop()
+
+    with_reserve(reserve, write)
+    assert not reserve.exists()
+    failures.append(OSError(errno.ENOSPC, "full"))
+    with pytest.raises(OSError, match="full"):
+        with_reserve(reserve, write)
+    with_reserve(reserve, write)
+    assert reserve.exists()
+
+
+def test_other_errors_keep_the_reserve(tmp_path):
+    reserve = tmp_path / "reserve"
+    make_reserve(reserve)
+
+    def write():
+        raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(OSError, match="broken"):
+        with_reserve(reserve, write)
+    assert reserve.exists()

@@ -1,0 +1,175 @@
+"""Threads and callers: nobody waits for storage, and cancelled callers harm nobody."""
+
+import asyncio
+import logging
+import random
+
+import msgspec
+import pytest
+
+from monitoring.agent.fleet import merge
+from monitoring.agent.service import MonitoringService, new_epoch
+from monitoring.agent.settings import (
+    AgentSettings,
+    RetrySettings,
+    SamplingSettings,
+    SinkSettings,
+    SpoolSettings,
+    agent_settings,
+)
+from monitoring.agent.verify import verify
+from monitoring.errors import DeliveryRejected, SinkUnavailable
+from monitoring.events import ReplicaReport
+from tests.monitoring.agent.conftest import T0_US, delivery, stored_events
+
+
+class SwitchableSink:
+    """Away until told otherwise; then it stores what the real one stores."""
+
+    def __init__(self, real):
+        self.real = real
+        self.away = True
+
+    def put(self, key, data):
+        if self.away:
+            raise SinkUnavailable("cannot write to s3://bucket/log at http://127.0.0.1:1: refused")
+        self.real.put(key, data)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Builds services on one folder; retries at once, so that no test waits."""
+    services = []
+
+    def make(**options):
+        settings = AgentSettings(
+            policy_ids=("policy",),
+            state_dir=str(tmp_path / "state"),
+            sink=SinkSettings(url=str(tmp_path / "sink")),
+            retry=RetrySettings(first_s=0.001, last_s=0.002),
+            **{"spool": SpoolSettings(fsync_interval_s=0.01), **options.pop("settings", {})},
+        )
+        service = MonitoringService(settings, clock=lambda: T0_US / 1e6, **options)
+        services.append(service)
+        return service
+
+    yield make
+    for service in services:
+        if not service._stop.is_set():
+            asyncio.run(service.stop())
+
+
+async def test_concurrent_deliveries_end_on_storage(made, tmp_path):
+    service = made()
+    payloads = [delivery(first, first + 4) for first in range(1, 200, 5)]
+    acks = await asyncio.gather(*(service.ingest(p) for p in payloads))
+    assert max(ack.through for ack in acks) == 200
+    pending = await service.flush()
+    assert (pending.events, pending.segments, pending.error) == (0, 0, None)
+    assert len(stored_events(tmp_path)) == 200
+    assert verify(SinkSettings(url=str(tmp_path / "sink"))).ok
+
+
+async def test_storage_away_keeps_everything_and_says_so_once(made, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="monitoring")
+    from monitoring.agent.sink import FsspecSink
+
+    sink = SwitchableSink(FsspecSink(SinkSettings(url=str(tmp_path / "sink"))))
+    service = made(sink=sink)
+    assert (await service.ingest(delivery(1, 5))).through == 5
+    pending = await service.flush(timeout_s=0.05)
+    assert (pending.events, pending.segments) == (5, 1)
+    assert "refused" in pending.error
+    assert "refused" in service.health()["sink_error"]
+    assert (await service.ledger()).producers["p1"].pending == 5
+    sink.away = False
+    assert (await service.flush()).events == 0
+    assert service.health() == {"ok": True, "sink_error": None, "foreign_epochs": 0}
+    ledger = (await service.ledger()).producers["p1"]
+    assert (ledger.received, ledger.written, ledger.pending) == (5, 5, 0)
+    errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "s3://bucket/log at http://127.0.0.1:1" in errors[0].getMessage()
+
+
+async def test_a_refused_delivery_does_not_stop_the_others(made):
+    service = made()
+    answers = await asyncio.gather(
+        service.ingest(b"noise"), service.ingest(delivery(1, 2)), return_exceptions=True
+    )
+    assert isinstance(answers[0], DeliveryRejected)
+    assert answers[1].through == 2
+
+
+async def test_a_cancelled_caller_harms_nobody(made):
+    service = made()
+    gone = asyncio.create_task(service.ingest(delivery(1, 2)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert (await service.ingest(delivery(1, 4))).through == 4
+    assert await asyncio.gather(gone, return_exceptions=True)
+    assert service._waiting_bytes == 0
+
+
+async def test_waiting_bytes_are_bounded_and_an_oversize_delivery_still_fits(made):
+    payload = delivery(1, 2)
+    spool = SpoolSettings(max_waiting_bytes=len(payload) // 2)
+    service = made(settings={"spool": spool})
+    acks = await asyncio.gather(*(service.ingest(delivery(1, 2)) for _ in range(20)))
+    assert {ack.through for ack in acks} == {2}
+
+
+async def test_a_stopped_agent_leaves_its_spool_to_the_next(made, tmp_path):
+    first = made()
+    await first.ingest(delivery(1, 5))
+    await first.stop()
+    with pytest.raises(SinkUnavailable, match="stopping"):
+        await first.ingest(delivery(6, 7))
+    second = made()
+    assert (await second.ingest(delivery(4, 8))).through == 8
+    await second.flush()
+    assert len(stored_events(tmp_path)) == 8
+
+
+async def test_always_fsync_and_never_fsync_take_the_same(made, tmp_path):
+    for mode, first in (("always", 1), ("never", 6)):
+        service = made(settings={"spool": SpoolSettings(fsync=mode)})
+        await service.ingest(delivery(first, first + 4))
+        await service.flush()
+        await service.stop()
+    assert len(stored_events(tmp_path)) == 10
+
+
+async def test_metrics_reports_and_counts_fit_together(made):
+    service = made()
+    await service.report(
+        msgspec.msgpack.encode(ReplicaReport(replica="r", variants=(), captures=()))
+    )
+    service.configure(SamplingSettings(rates={"champion": 0.0}))
+    await service.ingest(delivery(1, 5, dropped={2: "too_large"}))
+    await service.ingest(delivery(1, 5, dropped={2: "too_large"}))
+    text = (await service.metrics()).decode()
+    assert "treeline_replicas 1.0" in text
+    assert "treeline_sampled_out_events_total 4.0" in text
+    assert "treeline_agent_received_events_total 5.0" in text
+    both = merge([service.counts(), service.counts()])
+    assert (both.received_events, both.sampled_out_events, both.repeated_events) == (10, 8, 8)
+
+
+def test_options_are_plain_and_checked(tmp_path):
+    settings = agent_settings(
+        {"policy_ids": ["p"], "sink": {"url": "s3://b/log", "key": "AKIA", "secret": "hush"}}
+    )
+    assert "hush" not in repr(settings)
+    assert "AKIA" not in repr(settings)
+    with pytest.raises(msgspec.ValidationError, match="unknown field `sinks`"):
+        agent_settings({"policy_ids": [], "sinks": {}})
+    with pytest.raises(msgspec.ValidationError, match="letters and digits"):
+        agent_settings({"policy_ids": [], "shard": "../0"})
+
+
+def test_epochs_sort_by_time_and_differ():
+    chance = random.Random(1)
+    names = [new_epoch(now, chance) for now in (1.0, 1.0, 1e9, 2e9)]
+    assert names == sorted(names, key=lambda n: n[:11])
+    assert len(set(names)) == 4

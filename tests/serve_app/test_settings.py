@@ -1,0 +1,49 @@
+import pytest
+from pydantic import ValidationError
+
+from serve_app.settings import Settings, UserConfig
+
+
+def test_defaults_are_the_quickstart() -> None:
+    settings = Settings()
+    assert (settings.model.name, settings.model.version) == ("credit", "1.0.0")
+    assert settings.sink == ".treeline/sink"
+
+
+def test_unknown_key_is_named_with_what_is_allowed() -> None:
+    with pytest.raises(ValidationError, match=r"unknown key 'snik'.*sink.*Did you mean 'sink'"):
+        Settings.model_validate({"snik": "x"})
+
+
+def test_unknown_key_in_a_section_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"agent\n.*unknown key 'shard'.*shards"):
+        Settings.model_validate({"agent": {"shard": 2}})
+
+
+def test_value_out_of_range_names_key_value_and_range() -> None:
+    with pytest.raises(ValidationError) as caught:
+        UserConfig.model_validate({"sampling": {"rate": 1.5}})
+    message = str(caught.value)
+    assert "sampling.rate" in message
+    assert "less than or equal to 1" in message
+    assert "1.5" in message
+
+
+@pytest.mark.parametrize("version", ["../1", "", "a/b", ".."])
+def test_model_version_is_one_folder(version: str) -> None:
+    with pytest.raises(ValidationError, match=r"model\.version"):
+        Settings.model_validate({"model": {"version": version}})
+
+
+def test_secret_is_in_no_error_and_no_repr() -> None:
+    good = Settings.model_validate({"storage": {"secret_access_key": "hunter2"}})
+    assert "hunter2" not in repr(good)
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"storage": {"secret_access_key": "hunter2", "region": 5}})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_local_paths_become_absolute_and_urls_stay() -> None:
+    settings = Settings(sink="s3://bucket/log").resolved()
+    assert settings.sink == "s3://bucket/log"
+    assert settings.state_dir.startswith("/")
