@@ -34,7 +34,8 @@ OVERLOAD_SLOPE: Final = 15.0
 class CapacityState:
     """Fitted stretches by replica count, the histogram they belong to, and work in progress.
 
-    ``curves`` only remembers results of a pure function: it may be dropped at any time.
+    ``curves`` and ``limits`` (highest load within the error budget), by replica count, only remember
+    results of pure functions: they may be dropped at any time.
     """
 
     service: ServiceState = field(default_factory=ServiceState)
@@ -42,6 +43,7 @@ class CapacityState:
     pending: tuple[int, ...] = ()
     run: FitRun | None = None
     curves: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    limits: dict[int, float] = field(default_factory=dict)
 
 
 def update(
@@ -74,7 +76,9 @@ def update(
     if not run.done:
         return replace(state, run=run)
     fitted = {**dict(state.stretches), run.replicas: fitting.stretch(run)}
-    return replace(state, run=None, stretches=tuple(sorted(fitted.items())), curves={})
+    return replace(
+        state, run=None, stretches=tuple(sorted(fitted.items())), curves={}, limits={}
+    )
 
 
 def _moved(old: ServiceState, new: ServiceState) -> bool:
@@ -114,11 +118,9 @@ def need(state: CapacityState, rps: float, mean_s: float, config: Config) -> int
     Found by bisection, since more replicas are never worse.
     """
     low, high = 1, config.max_replicas
-    rates = np.array([rps])
     while low < high:
         middle = (low + high) // 2
-        share = late_shares(state, np.array([middle]), rates, mean_s, config)[0, 0]
-        if share <= config.error_budget:
+        if rps <= capacity_rps(state, middle, mean_s, config):
             high = middle
         else:
             low = middle + 1
@@ -129,9 +131,11 @@ def capacity_rps(state: CapacityState, replicas: int, mean_s: float, config: Con
     """Highest steady rate that ``replicas`` take within the error budget."""
     if replicas < 1:
         return 0.0
-    curve = _curve(state, replicas, config)
-    within = int(np.searchsorted(curve, config.error_budget, side="right")) - 1
-    return float(erlang.LOADS[max(within, 0)]) * replicas / mean_s
+    limit = state.limits.get(replicas)
+    if limit is None:
+        limit = float(np.interp(config.error_budget, _curve(state, replicas, config), erlang.LOADS))
+        state.limits[replicas] = limit
+    return limit * replicas / mean_s
 
 
 def _curve(state: CapacityState, replicas: int, config: Config) -> NDArray[np.float64]:
