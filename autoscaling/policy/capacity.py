@@ -76,9 +76,7 @@ def update(
     if not run.done:
         return replace(state, run=run)
     fitted = {**dict(state.stretches), run.replicas: fitting.stretch(run)}
-    return replace(
-        state, run=None, stretches=tuple(sorted(fitted.items())), curves={}, limits={}
-    )
+    return replace(state, run=None, stretches=tuple(sorted(fitted.items())), curves={}, limits={})
 
 
 def _moved(old: ServiceState, new: ServiceState) -> bool:
