@@ -1,6 +1,7 @@
 """Start and stop a real application the way a person does: `serve run CONFIG` in a folder."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -59,7 +60,7 @@ class Application:
 
     def __post_init__(self) -> None:
         self.port = free_port()
-        self.dashboard_port = free_port()
+        self._replica_ports = 20_000 + 50 * random.randrange(200)
         self._short = Path(tempfile.mkdtemp(prefix="tl-"))  # sockets need short paths
         self._process: subprocess.Popen[bytes] | None = None
         self.config = self.folder / "serve.yaml"
@@ -87,6 +88,9 @@ class Application:
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            # Replicas of two clusters must not meet on the ports that HAProxy sends to.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self._replica_ports),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self._replica_ports + 49),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         }
