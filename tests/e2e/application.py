@@ -49,6 +49,10 @@ def quickstart(
     return document
 
 
+class NodeTimedOutError(AssertionError):
+    """Ray's node did not start in the time Ray gives it."""
+
+
 @dataclass
 class Application:
     """A running `serve run`, and what belongs to it."""
@@ -93,13 +97,24 @@ class Application:
         self.config.write_text(yaml.safe_dump(self.document, sort_keys=False))
 
     def start(self) -> None:
+        """Start and wait until it answers.
+
+        Ray gives its own node 30 s to come up, which a busy machine may not keep: then once more.
+        """
         self.write_config()
+        try:
+            self._launch()
+        except NodeTimedOutError:
+            self._launch()
+
+    def _launch(self) -> None:
         environment = {
             **os.environ,
             **self.environment,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
             "RAY_worker_niceness": "0",  # tests share the machine with their own load
+            "PYTHONPATH": str(REPOSITORY),  # this checkout, whatever the environment has installed
         }
         command = [str(Path(sys.executable).with_name("serve")), "run", str(self.config)]
         with self.log.open("wb") as log:
@@ -118,6 +133,8 @@ class Application:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
+                if "node timed out during startup" in self.tail():
+                    raise NodeTimedOutError(self.tail())
                 raise AssertionError(f"serve run ended:\n{self.tail()}")
             try:
                 if httpx.get(f"{self.url}/v2/health/ready", timeout=2).status_code == 200:
@@ -142,6 +159,7 @@ class Application:
             "RAY_ADDRESS": "auto",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
+            "PYTHONPATH": str(REPOSITORY),
         }
         done = subprocess.run(
             [sys.executable, "-c", code],

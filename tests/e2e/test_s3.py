@@ -21,26 +21,6 @@ SINK = "s3://log/treeline"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def proxy(server: S3Server) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(server.port)
-    proxy.start()
-    try:
-        yield proxy
-    finally:
-        proxy.stop()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("app")
 
@@ -56,10 +36,10 @@ def s3_application(folder: Path, demo_root: Path, environment: dict[str, str]) -
 
 @pytest.fixture(scope="module")
 def application(
-    folder: Path, demo_root: Path, server: S3Server, proxy: FaultProxy, body: bytes
+    folder: Path, demo_root: Path, s3_server: S3Server, s3_proxy: FaultProxy, body: bytes
 ) -> Iterator[Application]:
     """The second life, with the right credentials; the first has answered 300 requests."""
-    right = server.environment(endpoint=proxy.endpoint)
+    right = s3_server.environment(endpoint=s3_proxy.endpoint)
     first = s3_application(folder, demo_root, right | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"})
     try:
         first.start()
@@ -70,7 +50,7 @@ def application(
         first.stop()
     errors = complaints(first)
     assert len(errors) == 1, errors
-    assert f"cannot write to {SINK} at {proxy.endpoint}" in errors[0]
+    assert f"cannot write to {SINK} at {s3_proxy.endpoint}" in errors[0]
     assert "not-the-secret" not in first.log.read_text()
     running = s3_application(folder, demo_root, right)
     try:
@@ -103,18 +83,18 @@ def wait_until_stored(server: S3Server, folder: Path, prefix: str, requests: int
 
 
 def test_events_taken_under_wrong_credentials_are_stored_once_they_are_right(
-    application: Application, server: S3Server, folder: Path
+    application: Application, s3_server: S3Server, folder: Path
 ) -> None:
-    wait_until_stored(server, folder, "refused", 300)
+    wait_until_stored(s3_server, folder, "refused", 300)
 
 
 def test_a_request_is_read_back_from_s3(
-    application: Application, server: S3Server, folder: Path, body: bytes
+    application: Application, s3_server: S3Server, folder: Path, body: bytes
 ) -> None:
     headers = {"X-Request-ID": "one-1"}
     answer = httpx.post(f"{application.url}/predict", content=body, headers=headers)
     assert answer.status_code == 200
-    wait_until_stored(server, folder, "one", 1)
+    wait_until_stored(s3_server, folder, "one", 1)
     sql = "select version, weight, label from {log} where request_id = 'one-1'"
     label = answer.json()["predictions"][0]["label"]
     assert query(folder / "mirror", sql) == [("1.0.0", 1.0, label)]
@@ -122,10 +102,10 @@ def test_a_request_is_read_back_from_s3(
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.PASS])
 def test_requests_are_answered_while_storage_fails(
-    application: Application, proxy: FaultProxy, body: bytes, fault: Fault
+    application: Application, s3_proxy: FaultProxy, body: bytes, fault: Fault
 ) -> None:
     failures = failed_uploads(application)
-    proxy.switch(fault)
+    s3_proxy.switch(fault)
     try:
         url = f"{application.url}/predict"
         answers = load(url, body, requests=400, concurrency=4, prefix=f"away_{fault}")
@@ -137,21 +117,21 @@ def test_requests_are_answered_while_storage_fails(
                 what=f"a failed upload under {fault}",
             )
     finally:
-        proxy.switch(Fault.PASS)
+        s3_proxy.switch(Fault.PASS)
 
 
 def test_all_of_it_is_stored_once_when_storage_is_back(
     application: Application,
-    proxy: FaultProxy,
-    server: S3Server,
+    s3_proxy: FaultProxy,
+    s3_server: S3Server,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for fault in Fault:
         if fault is not Fault.PASS:
-            wait_until_stored(server, folder, f"away_{fault}", 400)
-    assert proxy.dropped_responses > 0
-    for name, value in server.environment().items():
+            wait_until_stored(s3_server, folder, f"away_{fault}", 400)
+    assert s3_proxy.dropped_responses > 0
+    for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     verdict = verify(SINK)
     assert verdict["ok"], verdict["problems"]
