@@ -1,6 +1,7 @@
 """Start and stop a real application the way a person does: `serve run CONFIG` in a folder."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,6 +26,31 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def ingress_ports() -> dict[str, str]:
+    """Ports for the replicas and the fallback proxy of this cluster alone.
+
+    Ray's own (30000 and up, 8500) are opened with SO_REUSEPORT: two clusters on one machine share
+    them without a word, and answer each other's requests.
+    """
+    while True:
+        first = 12_000 + 500 * random.SystemRandom().randrange(36)
+        if all(is_free(port) for port in range(first, first + 8)):
+            break
+    return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 400),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first + 400),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + 500),
+    }
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        return listener.connect_ex(("127.0.0.1", port)) != 0
 
 
 def merge(base: Any, changes: Mapping[str, Any]) -> Any:
@@ -60,6 +86,7 @@ class Application:
     folder: Path
     document: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    ready_path: str = ""  # route prefix of the application to wait for
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -111,6 +138,7 @@ class Application:
         environment = {
             **os.environ,
             **self.environment,
+            **ingress_ports(),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
             "RAY_worker_niceness": "0",  # tests share the machine with their own load
@@ -137,7 +165,10 @@ class Application:
                     raise NodeTimedOutError(self.tail())
                 raise AssertionError(f"serve run ended:\n{self.tail()}")
             try:
-                if httpx.get(f"{self.url}/v2/health/ready", timeout=2).status_code == 200:
+                if (
+                    httpx.get(f"{self.url}{self.ready_path}/v2/health/ready", timeout=2).status_code
+                    == 200
+                ):
                     return
             except httpx.HTTPError:
                 pass

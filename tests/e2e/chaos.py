@@ -98,6 +98,15 @@ class Cluster:
             if self._mark in b"\0" + environment:
                 yield int(entry.name), title.split(b"\0")[0].decode(errors="replace")
 
+    def memory_mib(self, target: Target) -> float:
+        """Anonymous resident memory of all processes of a kind."""
+        kib = 0
+        for pid in self.pids(target):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    kib += int(line.split()[1])
+        return kib / 1024
+
     def kill(self, target: Target, rng: random.Random) -> None:
         """Kill one process of a kind; wait for one where the last victim is still being replaced.
 

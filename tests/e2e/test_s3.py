@@ -3,14 +3,18 @@
 One application on one `state_dir`, started twice: first with credentials the server refuses.
 """
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
 from tests.e2e.application import REPOSITORY, Application, merge
+from tests.e2e.chaos import Cluster, Target, Traffic
 from tests.e2e.log import count, query, verify, wait_for
 from tests.e2e.s3 import Fault, FaultProxy, S3Server
 from tests.e2e.traffic import load
@@ -136,6 +140,36 @@ def test_all_of_it_is_stored_once_when_storage_is_back(
     verdict = verify(SINK)
     assert verdict["ok"], verdict["problems"]
     assert verdict["received"] == verdict["written"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_storage_away_for_minutes_under_load(
+    application: Application,
+    s3_proxy: FaultProxy,
+    s3_server: S3Server,
+    folder: Path,
+    body: bytes,
+) -> None:
+    """Prints latency and memory before and during; only failures and losses are judged here."""
+    minutes = float(os.environ.get("TREELINE_SOAK_OUTAGE_MINUTES", "5"))
+    rate = float(os.environ.get("TREELINE_SOAK_RATE", "500"))
+    cluster = Cluster(application.ray_folder)
+    url = f"{application.url}/predict"
+    phases = {"here": Fault.PASS, "away": Fault.REFUSE}
+    done: dict[str, Traffic] = {}
+    for phase, fault in phases.items():
+        s3_proxy.switch(fault)
+        with Traffic(url, body, prefix=f"long_{phase}", rate_per_s=rate) as traffic:
+            time.sleep(minutes * 60)
+        s3_proxy.switch(Fault.PASS)
+        p50, p99 = np.percentile(traffic.latencies_s, [50, 99]) * 1e3
+        memory = {t.name: cluster.memory_mib(t) for t in (Target.REPLICA, Target.AGENT)}
+        print(f"storage {phase}: {dict(traffic.outcomes)} p50 {p50:.2f} p99 {p99:.2f} ms {memory}")
+        assert not traffic.failed
+        done[phase] = traffic
+    for phase, traffic in done.items():
+        wait_until_stored(s3_server, folder, f"long_{phase}", len(traffic.answered))
 
 
 def failed_uploads(application: Application) -> float:
