@@ -32,6 +32,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve_app.cli.serve", "Run a Serve config on this machine."),
     "ledger": ("serve_app.cli.ledger", "Prove that the log is whole."),
     "loadtest": ("serve_app.cli.loadtest", "Send a planned load and judge the answers."),
+    "compare": ("serve_app.cli.compare", "Compare versions; looking often stays honest."),
+    "quality": ("serve_app.cli.quality", "Tell how good the answers are, labels or not."),
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }
 
