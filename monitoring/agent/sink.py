@@ -16,6 +16,7 @@ from monitoring.agent.settings import SinkSettings
 from monitoring.errors import SinkUnavailable
 
 EVENTS: Final = "events"
+FEEDBACK: Final = "feedback"
 LEDGER: Final = "ledger"
 SLOWEST_BYTES_PER_S: Final = 100_000.0
 
@@ -28,6 +29,8 @@ class Sink(Protocol):
 
 def event_key(opening: OpenHead) -> str:
     """Key of a segment's file, relative to the sink; names are quoted, so none can leave it."""
+    if opening.stream.kind == "feedback":
+        return f"{FEEDBACK}/date={opening.date}/{opening.shard}-{opening.segment}.parquet"
     model, version = quote(opening.stream.model, safe=""), quote(opening.stream.version, safe="")
     return (
         f"{EVENTS}/model={model}/version={version}/date={opening.date}/hour={opening.hour:02d}/"

@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "drift": ("serve_app.cli.drift", "Compare a window of traffic with the training rows."),
     "simulate": ("serve_app.cli.simulate", "Replay traffic against autoscaling policies."),
     "loadtest": ("serve_app.cli.loadtest", "Send a planned load and judge the answers."),
+    "compare": ("serve_app.cli.compare", "Compare versions; looking often stays honest."),
+    "quality": ("serve_app.cli.quality", "Tell how good the answers are, labels or not."),
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }
 
