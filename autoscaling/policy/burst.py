@@ -57,8 +57,10 @@ def update(
     known = known[~np.isnan(known)]
     jump, deviations = _jump(known)
     likely = None
-    if jump > LEAST_RPS and deviations > Z and deviations > (
-        float(np.sort(state.jumps)[int(UNUSUAL * JUMPS_KEPT)])
+    if (
+        jump > LEAST_RPS
+        and deviations > Z
+        and deviations > (float(np.sort(state.jumps)[int(UNUSUAL * JUMPS_KEPT)]))
     ):
         guess = _guess(known, horizon_s)
         steps = (np.arange(LIKELY_PEAKS) + 0.5) / LIKELY_PEAKS

@@ -55,7 +55,8 @@ class State:
 def to_dict(state: State) -> dict[str, Any]:
     """Write a state as JSON types."""
     kept = dataclasses.replace(
-        state, capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves={}, limits={})
+        state,
+        capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves={}, limits={}),
     )
     return {"version": VERSION, **_plain(kept)}
 

@@ -35,7 +35,9 @@ class Meter:
         last, self._last = self._last, now
         in_house = float(now.ongoing.sum() + now.queued)
         if last is None or now.at_s <= last.at_s:
-            return Tick(rps=0.0, busy=0.0, in_house=in_house, latency_counts=np.zeros(buckets.COUNT))
+            return Tick(
+                rps=0.0, busy=0.0, in_house=in_house, latency_counts=np.zeros(buckets.COUNT)
+            )
         elapsed_s = now.at_s - last.at_s
         index = {replica_id: i for i, replica_id in enumerate(last.replica_ids)}
         counters = now.counters.copy()

@@ -30,7 +30,8 @@ class Policy:
         """All combinations of the grid."""
         keys = list(self.grid)
         return [
-            dict(zip(keys, values, strict=True)) for values in itertools.product(*self.grid.values())
+            dict(zip(keys, values, strict=True))
+            for values in itertools.product(*self.grid.values())
         ]
 
 
@@ -67,7 +68,11 @@ POLICIES: Final[dict[str, Policy]] = {
     ),
     "sagemaker": Policy(
         make=baselines.SageMaker,
-        grid={"target": (0.3, 0.4, 0.5, 0.6, 0.7), "up_minutes": (1, 3), "cooldown_s": (0.0, 300.0)},
+        grid={
+            "target": (0.3, 0.4, 0.5, 0.6, 0.7),
+            "up_minutes": (1, 3),
+            "cooldown_s": (0.0, 300.0),
+        },
     ),
     "inferline": Policy(
         make=baselines.InferLine,
@@ -174,7 +179,7 @@ def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Record]:
 
 
 def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Average over seeds and traces; one line per policy and setting, in the order of appearance."""
+    """Average over seeds and traces; one line per policy and setting, in order of appearance."""
     groups: dict[tuple[str, tuple[tuple[str, float], ...]], list[Record]] = {}
     for record in records:
         groups.setdefault((record.policy, tuple(record.settings.items())), []).append(record)
