@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaling.policy import erlang, fitting
+from autoscaling.policy import buckets, erlang, fitting
 from autoscaling.policy.fitting import FitRun
 from autoscaling.policy.service import ServiceState
 from autoscaling.policy.types import Config
@@ -34,7 +34,7 @@ OVERLOAD_SLOPE: Final = 15.0
 class CapacityState:
     """Fitted stretches by replica count, the histogram they belong to, and work in progress.
 
-    ``curves`` and ``limits`` (highest load within the error budget), by replica count, only remember
+    ``curves`` and ``limits`` (highest load within the error budget) by replica count only remember
     results of pure functions: they may be dropped at any time.
     """
 
@@ -131,7 +131,14 @@ def capacity_rps(state: CapacityState, replicas: int, mean_s: float, config: Con
         return 0.0
     limit = state.limits.get(replicas)
     if limit is None:
-        limit = float(np.interp(config.error_budget, _curve(state, replicas, config), erlang.LOADS))
+        allowed = config.error_budget
+        hopeless = float(
+            state.service.counts[buckets.MIDDLE_S > config.slo_s].sum() / state.service.counts.sum()
+        )
+        if hopeless > allowed / 2:
+            # Requests that take too long by themselves cannot be helped; judge the others' waits.
+            allowed = hopeless + allowed / 2
+        limit = float(np.interp(allowed, _curve(state, replicas, config), erlang.LOADS))
         state.limits[replicas] = limit
     return limit * replicas / mean_s
 

@@ -277,7 +277,7 @@ def _words(need: _Need, config: Config) -> str:
 
 def _without_data(observation: Observation, state: State, config: Config, flow: Flow) -> Decision:
     queued = observation.router_queued
-    if observation.target == 0 and math.isfinite(queued) and queued > 0:
+    if observation.target == 0 and 0 < queued < telemetry.IMPLAUSIBLE:
         reason = f"{queued:.0f} requests wait and no replica is there: wake up"
         return _finish(observation, state, config, 1, Term.NO_DATA, reason, Judgement())
     reason = f"hold: no fresh telemetry ({flow.invalid} invalid reports)"

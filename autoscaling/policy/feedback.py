@@ -42,7 +42,7 @@ def update(
     *,
     honest: bool,
 ) -> FeedbackState:
-    """Take in what was completed since the last look; ``honest`` if the model saw enough capacity."""
+    """Take in what was completed since the last look; ``honest``: the model saw enough capacity."""
     keep = 0.5 ** (elapsed_s / EVIDENCE_HALFLIFE_S)
     fade = 0.5 ** (elapsed_s / FADE_HALFLIFE_S)
     weight = 1.0 if honest else 0.0

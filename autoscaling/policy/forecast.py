@@ -48,8 +48,8 @@ class ForecastState:
 
     ``forecasts`` and ``bounds`` [experts, RATES_KEPT] were made in that second; a bound is the
     calibrated upper forecast. ``ratios`` [experts, MEMORY_S] are what came over what was forecast,
-    ``levels`` the logarithm of the forecast they belong to. ``loss`` [experts]. ``heads`` [experts] is
-    the calibrated head-room, renewed every few seconds.
+    ``levels`` the logarithm of the forecast they belong to. ``loss`` [experts]. ``heads`` [experts]
+    is the calibrated head-room, renewed every few seconds; ``second`` counts updates.
     """
 
     rates: NDArray[np.float64]

@@ -148,7 +148,7 @@ class HpaRequests(_Hpa):
 
 
 class HpaP95(_Hpa):
-    """HPA on measured latency at the objective's quantile; the target is a share of the objective."""
+    """HPA on latency at the objective's quantile; the target is a share of the objective."""
 
     def __init__(
         self, scenario: Scenario, *, target: float = 1.0, stabilisation_s: float = 300.0

@@ -38,9 +38,10 @@ def cheapest_schedule(needed: NDArray[np.int64], cold_start_s: float) -> NDArray
     for level in range(1, int(needed.max(initial=0)) + 1):
         on = np.flatnonzero(needed >= level)
         ready[on] += 1
-        gaps = np.flatnonzero(np.diff(on) > 1)
+        before = np.append(-1, on)  # a replica may also be there from the first second on
+        gaps = np.flatnonzero(np.diff(before) > 1)
         for gap in gaps:
-            start, end = on[gap] + 1, on[gap + 1]
+            start, end = before[gap] + 1, before[gap + 1]
             if end - start < cold_start_s:
                 ready[start:end] += 1
     return ready

@@ -179,7 +179,7 @@ def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Record]:
 
 
 def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Average over seeds and traces; one line per policy and setting, in the order of appearance."""
+    """Average over seeds and traces; one line per policy and setting, in order of appearance."""
     groups: dict[tuple[str, tuple[tuple[str, float], ...]], list[Record]] = {}
     for record in records:
         groups.setdefault((record.policy, tuple(record.settings.items())), []).append(record)
