@@ -76,6 +76,41 @@ def test_the_log_is_judged_under_a_budget(tables, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("metadata", "compared"),
+    [({}, ["age"]), ({"treeline.predictions": "out-of-bag"}, ["age", "predicted label", "score"])],
+)
+def test_a_bundles_predictions_count_only_if_they_are_out_of_bag(tmp_path, metadata, compared):
+    rng = np.random.default_rng(2)
+
+    def rows(count, answer):
+        return pa.table(
+            {
+                "x_age": rng.normal(size=count),
+                answer: rng.choice(["yes", "no"], count),
+                "score": rng.random(count),
+            }
+        )
+
+    bundle = tmp_path / "models/credit/1.0.0"
+    bundle.mkdir(parents=True)
+    baseline = rows(500, "predicted").replace_schema_metadata(metadata)
+    pq.write_table(baseline, bundle / "baseline.parquet")
+    log = (
+        rows(100, "label")
+        .append_column("ts", pa.array(range(100), pa.timestamp("us", tz="UTC")))
+        .append_column("status", pa.array([200] * 100, pa.int16()))
+        .append_column("weight", pa.array([1.0] * 100))
+    )
+    folder = tmp_path / "sink/events/model=credit/version=1.0.0/date=1970-01-01/hour=00"
+    folder.mkdir(parents=True)
+    pq.write_table(log, folder / "0-1.parquet")
+    models = tmp_path / "models"
+    result = run("--sink", tmp_path / "sink", "--model", "credit", "--models", models, "--json")
+    [window] = json.loads(result.stdout)["windows"]
+    assert [feature["name"] for feature in window["features"]] == compared
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         [],
