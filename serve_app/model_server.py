@@ -58,7 +58,7 @@ class ModelServer:
             settings.model.version,
             storage_options=storage_options(settings.storage, settings.model_root),
         )
-        manifest = bundle.manifest
+        self._manifest = manifest = bundle.manifest
         policy = masking_policy(settings.masking, key)
         policy.require_known([feature.name for feature in manifest.features])
         stream = champion_stream(manifest)
@@ -130,7 +130,8 @@ class ModelServer:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply `user_config`; Ray Serve calls this before the first request and on changes."""
         config = UserConfig.model_validate(user_config)
-        await self._agents.configure(sampling_options(config.sampling))
+        sampling = sampling_options(config.sampling, self._manifest, self._settings.masking)
+        await self._agents.configure(sampling)
         logger.info("user_config applied: %s", config.model_dump(exclude_defaults=True))
 
     def _read_scaling(self) -> ScalingRecord | None:
