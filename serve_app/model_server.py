@@ -18,7 +18,7 @@ from monitoring.events import ReplicaReport
 from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.capture import capture_stream, drain_orphans_for_ever
-from serve_app.http.asgi import Application, predict_route
+from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
@@ -26,7 +26,7 @@ from serve_app.model.bundle import Bundle, load_bundle
 from serve_app.model.pipeline import Scorer, compile_scorer
 from serve_app.prediction import Predictor, Variant
 from serve_app.scaling import ScalingRecord, read_scaling
-from serve_app.schema import RequestDecoder, encode_request
+from serve_app.schema import RequestDecoder, check_request_id, encode_request
 from serve_app.settings import Settings, UserConfig
 from serve_app.telemetry import VariantTelemetry
 from serve_app.wiring import champion_stream, masking_policy, sampling_options, storage_options
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
+STORE_TIMEOUT_S = 4.0  # below the time-out of a call to an agent
 PROOF_ROWS = 256  # of the baseline, on which the compiled forest proves that it is equal
 
 
@@ -50,7 +51,10 @@ class ModelServer:
         self._replica: str = replica.unique_id
         self._deployment = replica.deployment_id
         self._agents = Agents(settings.agent.shards)
-        self._admission = Admission(settings.serving.max_pending_rows)
+        self._admission = Admission(
+            max_requests=settings.serving.max_waiting_requests,
+            max_pending_rows=settings.serving.max_pending_rows,
+        )
         self._rejected: Counter[int] = Counter()
         bundle = load_bundle(
             settings.model_root,
@@ -88,12 +92,13 @@ class ModelServer:
             self._admission,
             self._signals,
             inline_rows=settings.serving.inline_rows,
+            max_rows=settings.serving.max_rows,
         )
 
     def __serve_build_asgi_app__(self) -> Application:
         """Called by Ray Serve once the constructor is through."""
         serving = self._settings.serving
-        limits = {"max_rows": serving.max_rows, "retry_after_s": serving.retry_after_s}
+        limits = {"retry_after_s": serving.retry_after_s}
         routes = {
             "/predict": {"POST": predict_route(self._predictor, **limits)},
             **inference_routes(self._predictor, **limits),
@@ -104,6 +109,7 @@ class ModelServer:
             max_body_bytes=serving.max_body_bytes,
             on_shutdown=self._stop,
             on_rejected=self._reject,
+            admission=self._admission,
         )
 
     async def predict(
@@ -117,13 +123,20 @@ class ModelServer:
         """Answer a handle call as ``POST /predict`` would, as plain Python values.
 
         ``rows`` are dictionaries or lists in feature order; NaN counts as missing. Raises
-        RequestInvalidError, OverloadedError or PredictionFailedError.
+        RequestInvalidError, RequestTooLargeError, OverloadedError or PredictionFailedError.
         """
         started_s = time.perf_counter()
-        body = encode_request(rows, top_k=top_k, context=context)
-        request = self._variant.decoder.decode(body)
-        identity = request_id or str(uuid.uuid4())
-        response = await self._predictor.answer(request, identity, started_s=started_s)
+        try:
+            with self._admission.arrive():
+                body = encode_request(rows, top_k=top_k, context=context)
+                request = self._variant.decoder.decode(body)
+                identity = str(uuid.uuid4())
+                if request_id is not None:
+                    identity = check_request_id(request_id, "request_id")
+                response = await self._predictor.answer(request, identity, started_s=started_s)
+        except REFUSALS as exc:
+            self._reject(int(refusal(exc, retry_after_s=1).status))
+            raise
         answer: dict[str, Any] = msgspec.to_builtins(response)
         return answer
 
@@ -143,20 +156,23 @@ class ModelServer:
 
     async def _report_for_ever(self) -> None:
         """Tell the agent the counters every second. A missed report is made up by the next."""
-        shard = shard_of(self._replica, self._agents.shards)
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
-            try:
-                await self._agents.call(shard, "report", msgspec.msgpack.encode(self._report()))
-            except AgentsUnavailableError as exc:
-                logger.debug("counters not reported: %s", exc)
+            await self._send_report()
+
+    async def _send_report(self) -> None:
+        shard = shard_of(self._replica, self._agents.shards)
+        try:
+            await self._agents.call(shard, "report", msgspec.msgpack.encode(self._report()))
+        except AgentsUnavailableError as exc:
+            logger.debug("counters not reported: %s", exc)
 
     def _report(self) -> ReplicaReport:
         return ReplicaReport(
             replica=self._replica,
             variants=(self._variant.telemetry.counts(),),
             captures=(self._capture.counts(),) if self._capture else (),
-            ongoing=self._admission.ongoing,
+            ongoing=self._admission.requests,
             rejected=dict(self._rejected),
         )
 
@@ -164,12 +180,20 @@ class ModelServer:
         self._rejected[status] += 1
 
     async def _stop(self) -> None:
-        """Hand over the last events and counters; Ray Serve waits for this when it stops us."""
+        """Hand over the last events and counters and have them stored; Ray Serve waits for this.
+
+        Whatever is not done in time waits on disk for the next start.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._capture is not None and not await self._capture.close(FLUSH_TIMEOUT_S):
             logger.warning("not all events were handed over; the next replica takes the rest")
+        await self._send_report()
+        try:
+            await self._agents.call_all("flush", STORE_TIMEOUT_S)
+        except AgentsUnavailableError as exc:
+            logger.warning("the agent's last files wait in its spool: %s", exc)
         logger.info("replica stopped: %s", msgspec.to_builtins(self._report(), str_keys=True))
 
 

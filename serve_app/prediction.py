@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from autoscaling.signals import ReplicaSignals
 from monitoring.events import Stream
 from serve_app.admission import Admission, OverloadedError
+from serve_app.errors import TreelineError
+from serve_app.logs import log_failure
 from serve_app.schema import (
     Context,
     Prediction,
@@ -22,6 +24,7 @@ from serve_app.schema import (
     RankedLabel,
     RequestDecoder,
     RequestInvalidError,
+    RequestTooLargeError,
     Row,
 )
 from serve_app.telemetry import VariantTelemetry
@@ -56,7 +59,7 @@ class Recorder(Protocol):
     ) -> None: ...
 
 
-class PredictionFailedError(Exception):
+class PredictionFailedError(TreelineError):
     """The model raised on valid input; the cause is in the log under the request id."""
 
 
@@ -93,12 +96,14 @@ class Predictor:
         signals: ReplicaSignals,
         *,
         inline_rows: int,
+        max_rows: int,
     ) -> None:
         """Score up to ``inline_rows`` rows on the event loop and more of them in a thread."""
         self.variant = variant
         self.admission = admission
         self._signals = signals
         self._inline_rows = inline_rows
+        self._max_rows = max_rows
 
     async def answer(
         self, request: PredictRequest, request_id: str, *, started_s: float
@@ -106,10 +111,12 @@ class Predictor:
         """Score a checked request, count it and capture it.
 
         ``started_s`` is ``time.perf_counter()`` at the request's arrival. Raises
-        RequestInvalidError for numbers no forest takes, OverloadedError when too much is pending,
-        PredictionFailedError when the model itself fails.
+        RequestTooLargeError, RequestInvalidError for inputs that the model refuses, OverloadedError
+        when too much is waiting, PredictionFailedError when the model itself fails.
         """
         rows = request.rows
+        if len(rows) > self._max_rows:
+            raise RequestTooLargeError(f"{len(rows)} rows; at most {self._max_rows} are taken")
         self._signals.accept()
         with self._admitted(len(rows)):
             try:
@@ -119,12 +126,17 @@ class Predictor:
                     scored = await asyncio.to_thread(self._score, rows, request.top_k)
             except ValueError as exc:
                 self._signals.give_up()
-                bad = self.variant.decoder.name_bad_numbers(rows)
-                raise RequestInvalidError(f"the model refuses these inputs: {exc}", bad) from exc
-            except Exception as exc:
-                logger.exception("prediction failed", extra={"request_id": request_id})
+                log_failure(logger, "the model refused a request", exc, request_id)
+                named = self.variant.decoder.explain_refusal(rows)
+                # Not `from exc`: its words may repeat inputs, and Ray logs what handle calls raise.
+                raise RequestInvalidError("the model refuses these inputs", named) from None
+            except asyncio.CancelledError:
+                self._signals.give_up()
+                raise
+            except Exception as exc:  # noqa: BLE001  a model may raise anything
+                log_failure(logger, "the model failed on a request", exc, request_id)
                 self._finish(request, request_id, status=500, started_s=started_s, scored=None)
-                raise PredictionFailedError("the model failed on this request") from exc
+                raise PredictionFailedError("the model failed on this request") from None
         stream = self.variant.stream
         response = PredictResponse(
             request_id,
@@ -200,7 +212,7 @@ class Predictor:
             return
         context: Context = request.context
         variant.recorder.record(
-            ts_us=time.time_ns() // 1_000,
+            ts_us=time.time_ns() // 1_000 - int(latency_s * 1e6),
             request_id=request_id,
             status=status,
             latency_ms=latency_s * 1e3,

@@ -24,6 +24,7 @@ def storage_options(storage: Storage, url: str) -> dict[str, Any]:
 
 
 def masking_policy(masking: Masking, key: bytes) -> MaskingPolicy:
+    """The policy of the settings; MaskingPolicyInvalid names the field that is wrong."""
     rules = MaskingRules(
         user_id=_rule(masking.user_id),
         session_id=_rule(masking.session_id),
