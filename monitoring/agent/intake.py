@@ -89,8 +89,12 @@ class Intake:
             self.counts.rejected += 1
             log.error("delivery refused: %s", error)
             return error
-        except OSError as error:
-            return SinkUnavailable(f"the spool cannot write: {error}")
+        except (OSError, MemoryError) as error:
+            return SinkUnavailable(f"the spool cannot write: {error!r}")
+        except Exception as error:  # sent again it would fail again, and its whole group with it
+            self.counts.rejected += 1
+            log.exception("a delivery of %d bytes cannot be taken in", len(payload))
+            return DeliveryRejected(f"the delivery cannot be taken in: {error!r}")
 
     def _take(self, payload: bytes) -> Ack:
         header, batch, events = read_delivery(payload)

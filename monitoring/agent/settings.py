@@ -82,7 +82,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fsync: FsyncMode = "interval"
     fsync_interval_s: float = 0.1
     file_bytes: int = 64 * MIB
-    max_age_s: float = 300.0
+    max_age_s: float = 3600.0
     hour_grace_s: float = 20.0
     max_bytes: int = 20 * GIB
     max_open_segments: int = 64

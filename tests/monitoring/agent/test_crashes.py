@@ -138,6 +138,7 @@ def test_a_broken_frame_in_the_middle_is_counted_as_lost_and_kept_aside(tmp_path
     assert (verdict.ok, verdict.written, verdict.dropped) == (True, 10, {"spool_corrupt": 5})
     kept = tmp_path / "state" / "dead-letter"
     assert sorted(p.name for p in kept.iterdir()) == [path.name, f"{path.name}.reason.txt"]
+    assert {p.stat().st_mode & 0o777 for p in kept.iterdir()} == {0o600}
 
 
 def test_a_file_of_noise_is_no_reason_not_to_start(tmp_path):
