@@ -186,6 +186,11 @@ class KeepRules(Section):
         None, ge=0, le=1, description="Keep requests with a row of lower confidence."
     )
     slower_than_ms: float | None = Field(None, gt=0, description="Keep slower requests.")
+    unusual_inputs: bool = Field(
+        False,
+        description="Keep requests with a number outside the training data's range or a category "
+        "it did not have. Features whose masking changes their values are not looked at.",
+    )
 
 
 class Sampling(Section):

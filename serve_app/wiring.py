@@ -81,8 +81,23 @@ def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, A
     }
 
 
-def sampling_options(sampling: Sampling) -> dict[str, Any]:
+def usual_inputs(manifest: Manifest, masking: Masking) -> dict[str, dict[str, Any]]:
+    """By feature, what the training data held; the agent sees masked values, so none of those."""
+    return {
+        feature.name: {
+            "min": feature.min,
+            "max": feature.max,
+            "categories": feature.categories,
+        }
+        for feature in manifest.features
+        if masking.features.get(feature.name, MaskingRule(action="keep")).action == "keep"
+        and (feature.categories is not None or feature.min is not None)
+    }
+
+
+def sampling_options(sampling: Sampling, manifest: Manifest, masking: Masking) -> dict[str, Any]:
     """What ``configure`` of an agent takes."""
+    limits = usual_inputs(manifest, masking) if sampling.keep.unusual_inputs else {}
     rates = dict.fromkeys(("champion", "challenger", "shadow"), sampling.rate) | sampling.rates
     return {
         "rates": rates,
@@ -90,6 +105,7 @@ def sampling_options(sampling: Sampling) -> dict[str, Any]:
             "errors": sampling.keep.errors,
             "low_confidence_below": sampling.keep.score_below,
             "slow_above_ms": sampling.keep.slower_than_ms,
+            "out_of_range": {manifest.version: limits} if limits else {},
         },
         "rows_per_s": sampling.max_rows_per_s,
     }
