@@ -193,7 +193,11 @@ class CaptureMachine(RuleBasedStateMachine):
         timeout_s = 20 if self.agents and "away" not in script and "crash" not in script else 0.01
         way = Way(self, script, random.Random(seed))
         work = drain_orphans(
-            self.journals, lambda _: way, settings=SENDING, rng=random.Random(2), timeout_s=timeout_s
+            self.journals,
+            lambda _: way,
+            settings=SENDING,
+            rng=random.Random(2),
+            timeout_s=timeout_s,
         )
         self.run(work)
 
