@@ -24,6 +24,7 @@ FEATURE_PREFIX: Final = "x_"
 
 Dtype = Literal["float64", "int64", "bool", "string"]
 VariantRole = Literal["champion", "challenger", "shadow"]
+StreamKind = Literal["predictions", "feedback"]
 
 ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "float64": pa.float64(),
@@ -50,6 +51,33 @@ class Stream(msgspec.Struct, frozen=True):
     task: Literal["classification", "regression"]
     features: tuple[Feature, ...]
     classes: tuple[str, ...] = ()
+    kind: StreamKind = "predictions"
+
+
+FEEDBACK_FEATURES: Final = (
+    Feature("kind", "string"),
+    Feature("value", "string"),
+    Feature("number", "float64"),
+    Feature("row", "int64"),
+    Feature("outcome_ts_us", "int64"),
+)
+
+
+def feedback_stream(model: str) -> Stream:
+    """Stream of what becomes known later about a model's answers.
+
+    A feedback is an event of one row whose inputs are ``FEEDBACK_FEATURES``, so that it rides the
+    journal, the deliveries and the spool of predictions; only its file has a schema of its own.
+    """
+    return Stream(
+        model=model,
+        version="",
+        feature_set_version="feedback-1",
+        variant="champion",
+        task="classification",
+        features=FEEDBACK_FEATURES,
+        kind="feedback",
+    )
 
 
 class PredictionEvent(msgspec.Struct, array_like=True, gc=False):
@@ -170,7 +198,9 @@ def batch_schema(stream: Stream) -> pa.Schema:
 
 
 def stored_schema(stream: Stream) -> pa.Schema:
-    """Schema of the Parquet files under ``<sink>/events``: a contract, see docs/log.md."""
+    """Schema of a stream's Parquet files: a contract, see docs/log.md."""
+    if stream.kind == "feedback":
+        return FEEDBACK_SCHEMA
     required = {"nullable": False}
     return pa.schema(
         [
@@ -200,6 +230,25 @@ def stored_schema(stream: Stream) -> pa.Schema:
             *(pa.field(FEATURE_PREFIX + f.name, ARROW_TYPES[f.dtype]) for f in stream.features),
         ]
     )
+
+
+FEEDBACK_SCHEMA: Final = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("row", pa.int32()),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        pa.field("number", pa.float64()),
+        pa.field("ts", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("outcome_ts", pa.timestamp("us", tz="UTC")),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("producer", pa.string(), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("node", pa.string(), nullable=False),
+        pa.field("env", pa.string(), nullable=False),
+    ]
+)
 
 
 def encode_delivery(header: DeliveryHeader, batch: pa.RecordBatch) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 import ray
 from ray import serve
 
+from autoscaling.signals import ReplicaSignals
 from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import ReplicaReport
 from serve_app.admission import Admission
@@ -24,6 +25,7 @@ from serve_app.logs import share_handlers
 from serve_app.model.bundle import Bundle, load_bundle
 from serve_app.model.pipeline import Scorer, compile_scorer
 from serve_app.prediction import Predictor, Variant
+from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import RequestDecoder, encode_request
 from serve_app.settings import Settings, UserConfig
 from serve_app.telemetry import VariantTelemetry
@@ -44,7 +46,9 @@ class ModelServer:
         share_handlers()
         settings = Settings.model_validate(arguments)
         self._settings = settings
-        self._replica: str = serve.get_replica_context().replica_id.unique_id
+        replica = serve.get_replica_context().replica_id
+        self._replica: str = replica.unique_id
+        self._deployment = replica.deployment_id
         self._agents = Agents(settings.agent.shards)
         self._admission = Admission(settings.serving.max_pending_rows)
         self._rejected: Counter[int] = Counter()
@@ -78,8 +82,12 @@ class ModelServer:
             recorder=self._capture.recorder if self._capture else None,
             telemetry=VariantTelemetry(stream),
         )
+        self._signals = ReplicaSignals()
         self._predictor = Predictor(
-            self._variant, self._admission, inline_rows=settings.serving.inline_rows
+            self._variant,
+            self._admission,
+            self._signals,
+            inline_rows=settings.serving.inline_rows,
         )
 
     def __serve_build_asgi_app__(self) -> Application:
@@ -89,7 +97,7 @@ class ModelServer:
         routes = {
             "/predict": {"POST": predict_route(self._predictor, **limits)},
             **inference_routes(self._predictor, **limits),
-            **monitor_routes(self._agents),
+            **monitor_routes(self._agents, self._read_scaling),
         }
         return Application(
             routes,
@@ -124,6 +132,13 @@ class ModelServer:
         config = UserConfig.model_validate(user_config)
         await self._agents.configure(sampling_options(config.sampling))
         logger.info("user_config applied: %s", config.model_dump(exclude_defaults=True))
+
+    def _read_scaling(self) -> ScalingRecord | None:
+        return read_scaling(self._deployment.app_name, self._deployment.name)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve once a second; what the latency policy judges by."""
+        return self._signals.stats()
 
     async def _report_for_ever(self) -> None:
         """Tell the agent the counters every second. A missed report is made up by the next."""

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaling.signals import ReplicaSignals
 from monitoring.events import Stream
-from serve_app.admission import Admission
+from serve_app.admission import Admission, OverloadedError
 from serve_app.schema import (
     Context,
     Prediction,
@@ -78,15 +80,24 @@ class Scored:
     scores: list[float]
     probabilities: bytes | None
     top_k: list[list[str]] | None
+    model_s: float  # time the model took
 
 
 class Predictor:
     """Answers prediction requests with one variant, bounded by admission."""
 
-    def __init__(self, variant: Variant, admission: Admission, *, inline_rows: int) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        admission: Admission,
+        signals: ReplicaSignals,
+        *,
+        inline_rows: int,
+    ) -> None:
         """Score up to ``inline_rows`` rows on the event loop and more of them in a thread."""
         self.variant = variant
         self.admission = admission
+        self._signals = signals
         self._inline_rows = inline_rows
 
     async def answer(
@@ -99,13 +110,15 @@ class Predictor:
         PredictionFailedError when the model itself fails.
         """
         rows = request.rows
-        with self.admission.admit(len(rows)):
+        self._signals.accept()
+        with self._admitted(len(rows)):
             try:
                 if len(rows) <= self._inline_rows:
                     scored = self._score(rows, request.top_k)
                 else:
                     scored = await asyncio.to_thread(self._score, rows, request.top_k)
             except ValueError as exc:
+                self._signals.give_up()
                 bad = self.variant.decoder.name_bad_numbers(rows)
                 raise RequestInvalidError(f"the model refuses these inputs: {exc}", bad) from exc
             except Exception as exc:
@@ -124,14 +137,30 @@ class Predictor:
         self._finish(request, request_id, status=200, started_s=started_s, scored=scored)
         return response
 
+    @contextmanager
+    def _admitted(self, rows: int) -> Iterator[None]:
+        try:
+            with self.admission.admit(rows):
+                yield
+        except OverloadedError:
+            self._signals.refuse()
+            raise
+
     def _score(self, rows: list[Row], top_k: int | None) -> Scored:
+        started_s = time.perf_counter()
         raw = self.variant.scorer.score(rows)
+        model_s = time.perf_counter() - started_s
         classes = self.variant.stream.classes
         if self.variant.stream.task == "regression":
             scores = raw.tolist()
             predictions = [Prediction(None, score, None) for score in scores]
             return Scored(
-                predictions=predictions, labels=None, scores=scores, probabilities=None, top_k=None
+                predictions=predictions,
+                labels=None,
+                scores=scores,
+                probabilities=None,
+                top_k=None,
+                model_s=model_s,
             )
         probabilities = raw.tolist()
         best = best_of_each(raw, probabilities)
@@ -148,6 +177,7 @@ class Predictor:
             scores=scores,
             probabilities=raw.tobytes(),
             top_k=None if ranked is None else [[each.label for each in row] for row in ranked],
+            model_s=model_s,
         )
 
     def _finish(
@@ -162,6 +192,10 @@ class Predictor:
         latency_s = time.perf_counter() - started_s
         variant = self.variant
         variant.telemetry.observe(status=status, rows=len(request.rows), latency_s=latency_s)
+        if scored is None:
+            self._signals.give_up()
+        else:
+            self._signals.complete(model_s=scored.model_s, latency_s=latency_s)
         if variant.recorder is None:
             return
         context: Context = request.context

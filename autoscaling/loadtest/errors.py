@@ -1,4 +1,4 @@
-"""Errors of the load tester.
+"""Errors of the load tester, all below the package's AutoscalingError.
 
 LoadTestError
 ├── PlanInvalid         a rate, trace, mix or duration no plan can be made from
@@ -9,8 +9,10 @@ LoadTestError
 └── ReportUnavailable   the extra that draws the pictures is not installed
 """
 
+from autoscaling.errors import AutoscalingError, MissingExtra
 
-class LoadTestError(Exception):
+
+class LoadTestError(AutoscalingError):
     """Root of everything the load tester raises."""
 
 
@@ -34,5 +36,5 @@ class ResultUnwritable(LoadTestError):
     """The folder for the results cannot be made."""
 
 
-class ReportUnavailable(LoadTestError):
+class ReportUnavailable(LoadTestError, MissingExtra):
     """matplotlib or jinja2 is missing: they come with the extra ``report``."""

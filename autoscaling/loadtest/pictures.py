@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from autoscaling.loadtest.profile import FloatArray
 from autoscaling.loadtest.results import Result, Second
@@ -87,10 +87,10 @@ def draw_comparison(a: Result, b: Result, names: tuple[str, str]) -> str:
         for result, name, colour in ((a, names[0], BLUE), (b, names[1], AMBER)):
             _draw_curve(left, result, name, colour)
             middles, p95 = _series(result.seconds, "p95_ms")
-            right.plot(middles, p95, color=colour, lw=1.4, label=name, marker=_marker(p95))
+            right.plot(middles, p95, color=colour, lw=1.4, marker=_marker(p95), ms=3)
         left.axhline(b.objective.slo_ms, color=RED, lw=1, ls="--", label="objective")
         left.set_title("latency by percentile")
-        left.legend(loc="upper left")
+        _legend_above(left)
         right.axhline(b.objective.slo_ms, color=RED, lw=1, ls="--")
         right.set_title("p95 over time, ms")
         right.set_xlabel("seconds after the start")
@@ -159,9 +159,8 @@ def _draw_replicas(axis: Axes, result: Result) -> None:
 
 
 def _draw_shares(axis: Axes, result: Result) -> None:
-    axis.set_title("how many requests took how long")
+    axis.set_title("share of the requests")
     axis.set_xlabel("latency, ms")
-    axis.set_ylabel("share of the requests answered ok")
     if not result.histogram.counts:
         _say_empty(axis)
         return
@@ -173,7 +172,7 @@ def _draw_shares(axis: Axes, result: Result) -> None:
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     slo_ms = result.objective.slo_ms
     axis.axvline(slo_ms, color=RED, lw=1, ls="--", label=f"objective {slo_ms:g} ms")
-    axis.legend(loc="upper right")
+    _legend_above(axis)
 
 
 def _draw_curve(axis: Axes, result: Result, name: str, colour: str) -> None:
@@ -185,10 +184,11 @@ def _draw_curve(axis: Axes, result: Result, name: str, colour: str) -> None:
     quantiles, values = (np.array(column) for column in zip(*result.latency_curve, strict=True))
     axis.plot(1.0 / (1.0 - quantiles), values, color=colour, lw=1.6, label=name)
     axis.set_xscale("log")
-    marks = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+    marks = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+    rightmost = max(axis.get_xlim()[1] if axis.lines[1:] else 1.0, 1.2 / (1.0 - quantiles[-1]))
     axis.set_xticks([1 / (1 - q) for q in marks], [f"{100 * q:g}%" for q in marks], minor=False)
     axis.minorticks_off()
-    axis.set_xlim(left=1, right=max(axis.get_xlim()[1], 1 / (1 - quantiles[-1])))
+    axis.set_xlim(1.0, rightmost)
     _log_ms(axis)
 
 
@@ -208,6 +208,8 @@ def _marker(values: FloatArray) -> str:
 
 def _log_ms(axis: Axes) -> None:
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(_plain))
 
 

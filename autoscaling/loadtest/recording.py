@@ -3,13 +3,15 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaling.loadtest.plan import Plan
 from autoscaling.loadtest.profile import FloatArray
+
+ALL: Final = slice(None)
 
 
 class Outcome(IntEnum):
@@ -62,7 +64,7 @@ class Recording:
     @property
     def latency_ms(self) -> FloatArray:
         """From the *planned* time to the end; NaN for what did not end."""
-        return (self.done_s - self.plan.at_s) * 1e3
+        return self.latency_ms_of(ALL)
 
     @property
     def lag_ms(self) -> FloatArray:
@@ -72,9 +74,15 @@ class Recording:
     @property
     def ok(self) -> NDArray[np.bool_]:
         """Answered with a 2xx status, under its own id."""
-        success = (self.status >= 200) & (self.status < 300)
-        answered: NDArray[np.bool_] = self.outcome == Outcome.ANSWERED
-        return answered & success & ~self.mismatched
+        return self.ok_of(ALL)
+
+    def latency_ms_of(self, span: slice) -> FloatArray:
+        return (self.done_s[span] - self.plan.at_s[span]) * 1e3
+
+    def ok_of(self, span: slice) -> NDArray[np.bool_]:
+        status = self.status[span]
+        answered: NDArray[np.bool_] = self.outcome[span] == Outcome.ANSWERED
+        return answered & (status >= 200) & (status < 300) & ~self.mismatched[span]
 
     def request_id(self, index: int) -> str:
         return f"{self.request_id_prefix}-{index:07d}"

@@ -146,7 +146,7 @@ def split_seconds(recording: Recording) -> tuple[Second, ...]:
     reached = recording.outcome != Outcome.NOT_SENT
     planned = _second_of(recording.plan.at_s[reached])
     ended = _second_of(recording.done_s[reached])
-    sent = _second_of(recording.sent_s[np.isfinite(recording.sent_s)])
+    sent = _second_of(recording.sent_s[reached & np.isfinite(recording.sent_s)])
     ok = recording.ok[reached]
     length = int(max(planned.max(initial=-1), ended.max(initial=-1))) + 1
     counts = [

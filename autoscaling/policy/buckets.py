@@ -19,9 +19,11 @@ LOWEST_S: Final = 5e-5
 LOG_FACTOR: Final = math.log(FACTOR)
 
 #: Upper bound of each bucket in seconds; the last bucket has none in truth.
-UPPER_S: Final[NDArray[np.float64]] = LOWEST_S * FACTOR ** np.arange(1, COUNT + 1)
+UPPER_S: Final[NDArray[np.float64]] = np.multiply(
+    LOWEST_S, FACTOR ** np.arange(1, COUNT + 1), dtype=np.float64
+)
 #: Geometric middle of each bucket in seconds.
-MIDDLE_S: Final[NDArray[np.float64]] = UPPER_S / math.sqrt(FACTOR)
+MIDDLE_S: Final[NDArray[np.float64]] = np.divide(UPPER_S, math.sqrt(FACTOR), dtype=np.float64)
 
 
 def bucket_of(seconds: float) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaling.policy import erlang, fitting
+from autoscaling.policy import buckets, erlang, fitting
 from autoscaling.policy.fitting import FitRun
 from autoscaling.policy.service import ServiceState
 from autoscaling.policy.types import Config
@@ -34,7 +34,8 @@ OVERLOAD_SLOPE: Final = 15.0
 class CapacityState:
     """Fitted stretches by replica count, the histogram they belong to, and work in progress.
 
-    ``curves`` only remembers results of a pure function: it may be dropped at any time.
+    ``curves`` and ``limits`` (highest load within the error budget) by replica count only remember
+    results of pure functions: they may be dropped at any time.
     """
 
     service: ServiceState = field(default_factory=ServiceState)
@@ -42,6 +43,7 @@ class CapacityState:
     pending: tuple[int, ...] = ()
     run: FitRun | None = None
     curves: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    limits: dict[int, float] = field(default_factory=dict)
 
 
 def update(
@@ -74,7 +76,7 @@ def update(
     if not run.done:
         return replace(state, run=run)
     fitted = {**dict(state.stretches), run.replicas: fitting.stretch(run)}
-    return replace(state, run=None, stretches=tuple(sorted(fitted.items())), curves={})
+    return replace(state, run=None, stretches=tuple(sorted(fitted.items())), curves={}, limits={})
 
 
 def _moved(old: ServiceState, new: ServiceState) -> bool:
@@ -114,11 +116,9 @@ def need(state: CapacityState, rps: float, mean_s: float, config: Config) -> int
     Found by bisection, since more replicas are never worse.
     """
     low, high = 1, config.max_replicas
-    rates = np.array([rps])
     while low < high:
         middle = (low + high) // 2
-        share = late_shares(state, np.array([middle]), rates, mean_s, config)[0, 0]
-        if share <= config.error_budget:
+        if rps <= capacity_rps(state, middle, mean_s, config):
             high = middle
         else:
             low = middle + 1
@@ -129,9 +129,18 @@ def capacity_rps(state: CapacityState, replicas: int, mean_s: float, config: Con
     """Highest steady rate that ``replicas`` take within the error budget."""
     if replicas < 1:
         return 0.0
-    curve = _curve(state, replicas, config)
-    within = int(np.searchsorted(curve, config.error_budget, side="right")) - 1
-    return float(erlang.LOADS[max(within, 0)]) * replicas / mean_s
+    limit = state.limits.get(replicas)
+    if limit is None:
+        allowed = config.error_budget
+        hopeless = float(
+            state.service.counts[buckets.MIDDLE_S > config.slo_s].sum() / state.service.counts.sum()
+        )
+        if hopeless > allowed / 2:
+            # Requests that take too long by themselves cannot be helped; judge the others' waits.
+            allowed = hopeless + allowed / 2
+        limit = float(np.interp(allowed, _curve(state, replicas, config), erlang.LOADS))
+        state.limits[replicas] = limit
+    return limit * replicas / mean_s
 
 
 def _curve(state: CapacityState, replicas: int, config: Config) -> NDArray[np.float64]:

@@ -28,6 +28,10 @@ LONGEST_GAP_S: Final = 30.0
 LEARN_S: Final = 15
 #: A backlog is worth extra replicas when it takes the fleet longer than this to work off.
 DRAIN_S: Final = 10.0
+#: A burst's need outlives its second by this much, so that noise does not cancel what it ordered.
+BURST_HOLD_S: Final = 4
+#: Smaller corrections are not worth finding out whether they changed the answer.
+FELT_CORRECTION: Final = 1.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,7 @@ class _Need:
     """A wanted number of replicas before holding and bounds, with the term that asked for it."""
 
     replicas: int
+    lasting: int  # without a burst's guess, which is not held once it proves wrong
     term: Term
     judgement: Judgement
 
@@ -133,29 +138,33 @@ def _need(
     burst_peaks: NDArray[np.float64] | None,
 ) -> _Need:
     """Weigh replicas against late requests over the likely peaks, then add what a backlog takes."""
-    spoken = forecast.speak(state.forecast)
+    spoken = forecast.speak(state.forecast, horizon_s(state, config))
     assert spoken is not None and flow.arrivals_rps is not None
     mean_s = state.service.mean_s
     ahead_s = horizon_s(state, config)
     correction = state.feedback.correction
     peaks = spoken.peaks_rps
     term = Term.FORECAST
-    if burst_peaks is not None and burst_peaks.mean() > peaks.mean():
-        peaks = np.maximum(peaks, burst_peaks)
-        term = Term.BURST
     replicas, late_share = _cheapest(state, config, peaks * correction, mean_s)
-    if correction > 1.0 and term is Term.FORECAST:
+    if correction > FELT_CORRECTION:
         plain, _ = _cheapest(state, config, peaks, mean_s)
         term = Term.FEEDBACK if plain < replicas else term
     drain, waiting = _drain(observation, state, config, flow, spoken.level_rps)
     if drain > replicas:
         replicas, term = drain, Term.DRAIN
+    lasting = replicas
+    if burst_peaks is not None:
+        peaks = np.maximum(peaks, burst_peaks)
+        higher, late_share = _cheapest(state, config, peaks * correction, mean_s)
+        if higher > replicas:
+            replicas, term = higher, Term.BURST
     return _Need(
         replicas=replicas,
+        lasting=lasting,
         term=term,
         judgement=Judgement(
             arrivals_rps=flow.arrivals_rps,
-            peak_rps=float(np.quantile(peaks, forecast.LOSS_QUANTILE)),
+            peak_rps=float(peaks[int(forecast.LOSS_QUANTILE * len(peaks))]),
             horizon_s=float(ahead_s),
             expert=spoken.expert,
             mean_service_ms=mean_s * 1000.0,
@@ -219,13 +228,15 @@ def _hold_and_guard(
     rate = np.array([rps])
     served = np.append(hold.served(state.hold, ahead_s), max(observation.running, 1))
     late = capacity.late_shares(state.capacity, served, rate, mean_s, config)[:, 0]
-    holding = hold.judge(state.hold, need.replicas, rps, late[:-1], ahead_s)
+    holding = hold.judge(state.hold, need.lasting, rps, late[:-1], ahead_s)
     window_s = hold.best_window_s(holding, config.price, ahead_s)
     done, within = float(flow.counts[COMPLETED]), float(flow.counts[WITHIN])
     enough = observation.running > 0 and float(late[-1]) < config.error_budget / 2
+    recent = (*state.recent_needs, need.replicas)[-BURST_HOLD_S:]
     state = replace(
         state,
         hold=holding,
+        recent_needs=recent,
         feedback=feedback.update(
             state.feedback,
             done,
@@ -236,7 +247,7 @@ def _hold_and_guard(
         ),
     )
     judgement = replace(need.judgement, hold_s=float(window_s))
-    target = int(holding.needs[-window_s:].max())
+    target = max(int(holding.needs[-window_s:].max()), *recent)
     term, why = need.term, _words(need, config)
     if target > need.replicas:
         term, why = Term.HOLD, f"needed {target} within the last {window_s} s; now {why}"
@@ -266,7 +277,7 @@ def _words(need: _Need, config: Config) -> str:
 
 def _without_data(observation: Observation, state: State, config: Config, flow: Flow) -> Decision:
     queued = observation.router_queued
-    if observation.target == 0 and math.isfinite(queued) and queued > 0:
+    if observation.target == 0 and 0 < queued < telemetry.IMPLAUSIBLE:
         reason = f"{queued:.0f} requests wait and no replica is there: wake up"
         return _finish(observation, state, config, 1, Term.NO_DATA, reason, Judgement())
     reason = f"hold: no fresh telemetry ({flow.invalid} invalid reports)"

@@ -48,12 +48,12 @@ class FitRun:
     @property
     def warm_up(self) -> int:
         """Steps before late requests are counted; large busy fleets take longer to settle."""
-        return 100 + 12 * self.replicas**2
+        return 100 + 30 * self.replicas**2
 
     @property
     def steps(self) -> int:
         """Steps in all."""
-        return 3 * self.warm_up
+        return 2 * self.warm_up
 
     @property
     def done(self) -> bool:

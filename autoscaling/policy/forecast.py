@@ -21,6 +21,8 @@ RATES_KEPT: Final = 180
 LONGEST_HORIZON_S: Final = 120
 LOSS_KEPT: Final = 0.5 ** (1.0 / 900.0)  # per second: losses weigh half after 15 minutes
 LOSS_QUANTILE: Final = 0.85
+HEADS_EVERY_S: Final = 4
+CLEARLY: Final = 1.15
 #: Ratios from levels that differ by a factor of e^0.5 weigh 0.6; from far away FAR_WEIGHT.
 SIMILAR: Final = 0.5
 FAR_WEIGHT: Final = 0.02
@@ -46,7 +48,8 @@ class ForecastState:
 
     ``forecasts`` and ``bounds`` [experts, RATES_KEPT] were made in that second; a bound is the
     calibrated upper forecast. ``ratios`` [experts, MEMORY_S] are what came over what was forecast,
-    ``levels`` the logarithm of the forecast they belong to. ``loss`` [experts].
+    ``levels`` the logarithm of the forecast they belong to. ``loss`` [experts]. ``heads`` [experts]
+    is the calibrated head-room, renewed every few seconds; ``second`` counts updates.
     """
 
     rates: NDArray[np.float64]
@@ -55,6 +58,8 @@ class ForecastState:
     ratios: NDArray[np.float64]
     levels: NDArray[np.float64]
     loss: NDArray[np.float64]
+    heads: NDArray[np.float64]
+    second: int
 
 
 def new_state() -> ForecastState:
@@ -66,6 +71,8 @@ def new_state() -> ForecastState:
         ratios=_unknown(_N, MEMORY_S),
         levels=_unknown(_N, MEMORY_S),
         loss=np.zeros(_N),
+        heads=_unknown(_N),
+        second=0,
     )
 
 
@@ -96,31 +103,45 @@ def update(state: ForecastState, rate_rps: float, horizon_s: int) -> ForecastSta
         pinball = np.where(miss > 0, LOSS_QUANTILE * miss, (LOSS_QUANTILE - 1.0) * miss)
         loss = LOSS_KEPT * loss + (1.0 - LOSS_KEPT) * pinball
     forecasts = _ask_experts(rates, horizon_s)
-    ranked, cumulative = _ranked(ratios, levels, forecasts)
-    first = np.argmax(cumulative >= LOSS_QUANTILE * cumulative[:, -1:], axis=1)
-    heads = ranked[np.arange(_N), first]
+    heads = state.heads
+    if np.isnan(heads).any() or state.second % HEADS_EVERY_S == 0:
+        ranked, cumulative = _ranked(ratios, levels, forecasts)
+        first = np.argmax(cumulative >= LOSS_QUANTILE * cumulative[:, -1:], axis=1)
+        heads = ranked[np.arange(_N), first]
     return ForecastState(
         rates=rates,
         forecasts=_shift(state.forecasts, forecasts),
         bounds=_shift(state.bounds, forecasts * heads),
+        heads=heads,
+        second=state.second + 1,
         ratios=ratios,
         levels=levels,
         loss=loss,
     )
 
 
-def speak(state: ForecastState) -> Forecast | None:
-    """Let the best expert speak; None before any rate is known."""
+def speak(state: ForecastState, horizon_s: int) -> Forecast | None:
+    """Let the best expert speak; None before any rate is known.
+
+    Judgement on a forecast need not wait for its horizon: what has come already exceeds it or not.
+    How far the last forecasts are clearly exceeded right now is added to the loss, so an expert
+    that has not seen a rise is silenced while the rise goes on.
+    """
     now = state.forecasts[:, -1]
     if np.isnan(now).any():
         return None
-    best = slice(int(np.argmin(state.loss)), int(np.argmin(state.loss)) + 1)
+    level_rps = float(np.nanmean(state.rates[-PEAK_S:]))
+    bounds = state.bounds[:, -1 - horizon_s : -1]
+    noise_rps = 2.0 * np.sqrt(level_rps / PEAK_S)
+    exceeded = np.maximum(level_rps - noise_rps - CLEARLY * bounds, 0.0)
+    chosen = int(np.argmin(state.loss + np.nan_to_num(exceeded).mean(axis=1)))
+    best = slice(chosen, chosen + 1)
     ranked, cumulative = _ranked(state.ratios[best], state.levels[best], now[best])
     asked = (np.arange(LIKELY_PEAKS) + 0.5) / LIKELY_PEAKS * cumulative[0, -1]
     ratios = ranked[0, np.searchsorted(cumulative[0], asked)]
     return Forecast(
         expert=EXPERTS[best.start],
-        level_rps=float(np.nanmean(state.rates[-PEAK_S:])),
+        level_rps=level_rps,
         peaks_rps=now[best.start] * ratios,
     )
 
@@ -150,10 +171,8 @@ def _ranked(
     away = (levels - np.log(forecasts)[:, None]) / SIMILAR
     weights = np.exp(-0.5 * away * away) + FAR_WEIGHT
     order = np.argsort(ratios, axis=1)
-    return (
-        np.take_along_axis(ratios, order, axis=1),
-        np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1),
-    )
+    lines = np.arange(len(ratios))[:, None]
+    return ratios[lines, order], np.cumsum(weights[lines, order], axis=1)
 
 
 def _ask_experts(rates: NDArray[np.float64], horizon_s: int) -> NDArray[np.float64]:

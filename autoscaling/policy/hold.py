@@ -39,7 +39,7 @@ def windows_s(horizon_s: int) -> list[int]:
 
 def served(state: HoldState, horizon_s: int) -> NDArray[np.int64]:
     """Replicas that would have served just now under each candidate; at least 1."""
-    return np.maximum(state.targets[:, -min(horizon_s, 128) :].min(axis=1), 1)
+    return np.asarray(np.maximum(state.targets[:, -min(horizon_s, 128) :].min(axis=1), 1))
 
 
 def judge(

@@ -27,7 +27,8 @@ class ServiceState:
     @property
     def known(self) -> bool:
         """Whether enough requests were measured to rely on them."""
-        return self.requests >= ENOUGH_REQUESTS and self.sum_s > 0
+        counted = bool(self.counts.sum() > 0)
+        return self.requests >= ENOUGH_REQUESTS and self.sum_s > 0 and counted
 
     @property
     def mean_s(self) -> float:

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 KEPT: Final = 64
 #: Starts take longer than most: plan for all but one in ten.
 LATE_START: Final = 0.9
@@ -47,7 +45,8 @@ def cold_start_s(state: StartsState, prior_s: float) -> float:
     """Time by which nine of ten starts are over; the prior until one was measured."""
     if not state.measured_s:
         return prior_s
-    return float(np.quantile(state.measured_s, LATE_START))
+    ranked = sorted(state.measured_s)
+    return ranked[min(math.ceil(LATE_START * len(ranked)), len(ranked)) - 1]
 
 
 def stuck(state: StartsState, usual_s: float, now_s: float) -> tuple[int, float]:

@@ -34,12 +34,14 @@ class State:
 
     ``now_s`` is the last observation's clock; ``steady_s`` adds up elapsed time and never jumps.
     ``seconds`` of load have been seen. ``idle_s`` is the time without any request.
+    ``recent_needs`` are the last seconds' needs, bursts included.
     """
 
     now_s: float | None = None
     steady_s: float = 0.0
     seconds: int = 0
     idle_s: float = 0.0
+    recent_needs: tuple[int, ...] = ()
     telemetry: TelemetryState = field(default_factory=TelemetryState)
     service: ServiceState = field(default_factory=ServiceState)
     capacity: CapacityState = field(default_factory=CapacityState)
@@ -53,7 +55,8 @@ class State:
 def to_dict(state: State) -> dict[str, Any]:
     """Write a state as JSON types."""
     kept = dataclasses.replace(
-        state, capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves={})
+        state,
+        capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves={}, limits={}),
     )
     return {"version": VERSION, **_plain(kept)}
 
@@ -77,6 +80,7 @@ def from_dict(written: dict[str, Any]) -> State:
         values = {k: v for k, v in written.items() if k != "version"}
         for key, kind in parts.items():
             values[key] = _read(kind, values[key])
+        values["recent_needs"] = tuple(values["recent_needs"])
         return State(**values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"not a state of version {VERSION}: {error!r}") from error

@@ -7,7 +7,7 @@ What can go wrong, and what is done about it:
 - a counter went back or ``at_s`` did: the replica restarted, its counters start from zero;
 - a replica is new: its counters start from zero, unless this is the first look of all, in which
   they may cover hours and only become the base line;
-- NaN, infinite, negative or contradictory values (more completed than accepted, more in time than
+- NaN, infinite, huge, negative or contradictory values (more completed than accepted, more in time than
   completed): the report is left out and counted as invalid;
 - a replica is gone: forgotten after ``FORGET_S``;
 - clocks disagree or jump: a replica's ``at_s`` is only compared with its own last one, and how old
@@ -26,6 +26,8 @@ from autoscaling.policy import buckets
 
 CARRY_S: Final = 5.0
 FORGET_S: Final = 60.0
+#: No true counter gets there; larger values would overflow where they are squared.
+IMPLAUSIBLE: Final = 1e12
 
 # Layout of a counter vector.
 ACCEPTED: Final = 0
@@ -132,7 +134,7 @@ def merge(
             waiting=max(report.ongoing + report.queued, accepted_not_done),
         )
     live = [last for last in seen.values() if steady_s - last.fresh_s <= CARRY_S + elapsed_s]
-    queued = router_queued if math.isfinite(router_queued) and router_queued > 0 else 0.0
+    queued = router_queued if 0 < router_queued < IMPLAUSIBLE else 0.0
     rate: float | None = None
     if state.looked and (live or queued > 0):
         rate = sum(last.arrivals_rps for last in live) + (queued - state.queued) / elapsed_s
@@ -171,7 +173,7 @@ def _vector(report: ReplicaReport) -> NDArray[np.float64] | None:
         report.ongoing,
         report.queued,
     )
-    if not (math.isfinite(report.at_s) and all(math.isfinite(v) and v >= 0 for v in scalars)):
+    if not (math.isfinite(report.at_s) and all(0 <= v < IMPLAUSIBLE for v in scalars)):
         return None
     if len(report.service_counts) != buckets.COUNT or len(report.latency_counts) != buckets.COUNT:
         return None
@@ -181,6 +183,6 @@ def _vector(report: ReplicaReport) -> NDArray[np.float64] | None:
     vector[:5] = scalars[:5]
     vector[SERVICE] = report.service_counts
     vector[LATENCY] = report.latency_counts
-    if not (vector.min() >= 0 and vector.max() < math.inf):
+    if not (vector.min() >= 0 and vector.max() < IMPLAUSIBLE):
         return None
     return vector

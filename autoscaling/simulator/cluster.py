@@ -75,7 +75,7 @@ class Cluster:
                 self._stop(int(slot))
 
     def advance(self, until_s: float) -> None:
-        """Let time pass; replicas may fail at its end. Adds what was paid to ``replica_seconds``."""
+        """Let time pass and add what was paid to ``replica_seconds``; replicas fail at its end."""
         fleet = self._fleet
         kernel.advance(
             fleet,

@@ -14,7 +14,8 @@ holds the requests placed on it that are not yet retired, oldest first.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,16 @@ from autoscaling.policy.buckets import LOG_FACTOR, LOWEST_S
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-try:
+_COMPILED = find_spec("numba") is not None
+
+
+def compiled(function: _F) -> _F:
+    """Compile with numba if the extra ``fast`` is installed; else leave the function as it is."""
+    if not _COMPILED:
+        return function
     from numba import njit
 
-    COMPILED: Final = True
-except ImportError:  # the extra `fast` is not installed: same code, slowly
-    COMPILED = False  # type: ignore[misc]
-
-    def njit(**_options: bool) -> Callable[[_F], _F]:
-        """Leave the function as it is."""
-        return lambda function: function
+    return cast("_F", njit(cache=True)(function))
 
 
 # Status of a replica's slot.
@@ -103,14 +104,14 @@ def new_fleet(slots: int, max_ongoing: int, max_queued: int) -> Fleet:
     )
 
 
-@njit(cache=True)
+@compiled
 def bucket_index(seconds: float) -> int:
     if not seconds > LOWEST_S:
         return 0
     return min(int(np.log(seconds / LOWEST_S) / LOG_FACTOR), BUCKETS - 1)
 
 
-@njit(cache=True)
+@compiled
 def retire(fleet: Fleet, requests: Requests, slot: int, now_s: float, slo_s: float) -> None:
     """Count the requests of one replica that are finished by ``now_s``."""
     size = fleet.ring_finish_s.shape[1]
@@ -132,7 +133,7 @@ def retire(fleet: Fleet, requests: Requests, slot: int, now_s: float, slo_s: flo
         fleet.ongoing[slot] -= 1
 
 
-@njit(cache=True)
+@compiled
 def _promote(fleet: Fleet, now_s: float) -> float:
     """Let replicas that are ready by ``now_s`` accept; return when the next one will be."""
     upcoming = NEVER
@@ -147,7 +148,7 @@ def _promote(fleet: Fleet, now_s: float) -> float:
     return upcoming
 
 
-@njit(cache=True)
+@compiled
 def _pick(fleet: Fleet, requests: Requests, draw: float, now_s: float, slo_s: float) -> int:
     """Return the slot that takes a request now, or -1 if every replica is full."""
     n = fleet.cursor[N_RUNNING]
@@ -169,17 +170,17 @@ def _pick(fleet: Fleet, requests: Requests, draw: float, now_s: float, slo_s: fl
     retire(fleet, requests, second, now_s, slo_s)
     chosen = first if fleet.ongoing[first] <= fleet.ongoing[second] else second
     if fleet.ongoing[chosen] < size:
-        return chosen
+        return int(chosen)
     offset = int(draw * 1e6) % n
     for i in range(n):
         slot = fleet.running[(i + offset) % n]
         retire(fleet, requests, slot, now_s, slo_s)
         if fleet.ongoing[slot] < size:
-            return slot
+            return int(slot)
     return -1
 
 
-@njit(cache=True)
+@compiled
 def _next_opening(fleet: Fleet) -> float:
     """Return when the first slot opens in a fleet whose replicas are all full."""
     opening = NEVER
@@ -189,7 +190,7 @@ def _next_opening(fleet: Fleet) -> float:
     return opening
 
 
-@njit(cache=True)
+@compiled
 def advance(
     fleet: Fleet, requests: Requests, from_s: float, until_s: float, slo_s: float, max_queued: int
 ) -> None:

@@ -40,7 +40,7 @@ def observe(view: View) -> Observation:
 class LatencyAutoscaler:
     """``decide`` with its state, for one run."""
 
-    def __init__(self, scenario: Scenario, caution: float = 0.5) -> None:
+    def __init__(self, scenario: Scenario, caution: float = 0.4) -> None:
         self._config = Config(
             slo_ms=scenario.slo_ms,
             quantile=scenario.quantile,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaling.simulator.arrivals import Trace
+from autoscaling.simulator.run import View
 from autoscaling.simulator.scenario import Scenario
 from autoscaling.simulator.stationary import capacity_rps
 
@@ -37,9 +38,10 @@ def cheapest_schedule(needed: NDArray[np.int64], cold_start_s: float) -> NDArray
     for level in range(1, int(needed.max(initial=0)) + 1):
         on = np.flatnonzero(needed >= level)
         ready[on] += 1
-        gaps = np.flatnonzero(np.diff(on) > 1)
+        before = np.append(-1, on)  # a replica may also be there from the first second on
+        gaps = np.flatnonzero(np.diff(before) > 1)
         for gap in gaps:
-            start, end = on[gap] + 1, on[gap + 1]
+            start, end = before[gap] + 1, before[gap + 1]
             if end - start < cold_start_s:
                 ready[start:end] += 1
     return ready
@@ -64,3 +66,20 @@ def oracle_schedule(trace: Trace, scenario: Scenario) -> NDArray[np.int64]:
 def oracle_replica_hours(trace: Trace, scenario: Scenario) -> float:
     """Replica-hours of the optimal plan for the scored part of a trace."""
     return schedule_cost_s(oracle_schedule(trace, scenario), scenario.cold_start_s) / 3600.0
+
+
+class OracleAutoscaler:
+    """The optimal plan as an autoscaler: orders each replica its cold start (and spread) ahead."""
+
+    reason = "plan"
+
+    def __init__(self, scenario: Scenario, trace: Trace) -> None:
+        needed = replicas_needed(trace.rps, capacity_rps(scenario), scenario.min_replicas)
+        ready = cheapest_schedule(needed, scenario.cold_start_s)
+        ahead = int(np.ceil(scenario.cold_start_s * (1 + 2 * scenario.cold_start_cv)))
+        padded = np.append(ready, np.repeat(ready[-1], ahead))
+        self._orders = np.max([padded[i : i + len(ready)] for i in range(ahead + 1)], axis=0)
+
+    def wanted(self, view: View) -> int:
+        """Return the plan's number for this second."""
+        return int(self._orders[min(int(view.now_s), len(self._orders) - 1)])

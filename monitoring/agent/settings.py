@@ -16,6 +16,7 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where the log goes: a local folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
 
     Credentials left empty come from the environment, as the storage's own client reads them.
+    ``upload_timeout_s`` is for one upload as a whole, besides the time its bytes may take.
     """
 
     url: str = ".treeline/sink"
@@ -26,6 +27,7 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     region: str | None = None
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
+    upload_timeout_s: float = 120.0
 
     def __repr__(self) -> str:
         """Show where data goes; never who may write it."""

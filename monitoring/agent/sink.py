@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
 
 import fsspec
+from fsspec.exceptions import FSTimeoutError
 
 from monitoring.agent.frames import OpenHead
 from monitoring.agent.received import replace_file
@@ -15,7 +16,9 @@ from monitoring.agent.settings import SinkSettings
 from monitoring.errors import SinkUnavailable
 
 EVENTS: Final = "events"
+FEEDBACK: Final = "feedback"
 LEDGER: Final = "ledger"
+SLOWEST_BYTES_PER_S: Final = 100_000.0
 
 
 class Sink(Protocol):
@@ -26,6 +29,8 @@ class Sink(Protocol):
 
 def event_key(opening: OpenHead) -> str:
     """Key of a segment's file, relative to the sink; names are quoted, so none can leave it."""
+    if opening.stream.kind == "feedback":
+        return f"{FEEDBACK}/date={opening.date}/{opening.shard}-{opening.segment}.parquet"
     model, version = quote(opening.stream.model, safe=""), quote(opening.stream.version, safe="")
     return (
         f"{EVENTS}/model={model}/version={version}/date={opening.date}/hour={opening.hour:02d}/"
@@ -59,9 +64,25 @@ class FsspecSink:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(target, data)
             else:
-                self._connected().pipe_file(path, bytes(data))
+                self._upload(path, bytes(data))
         except Exception as error:  # each storage's client has its own tree of errors
             raise SinkUnavailable(explain(self._settings, error)) from error
+
+    def _upload(self, path: str, data: bytes) -> None:
+        """Put an object; a server that falls silent is given up.
+
+        The client's own read time-out does not cover this: while it waits for ``100 Continue`` no
+        read is under way, and one silent connection would stop the uploads for good.
+        """
+        filesystem = self._connected()
+        if not filesystem.async_impl:  # others know no time-outs
+            filesystem.pipe_file(path, data)
+            return
+        timeout_s = self._settings.upload_timeout_s + len(data) / SLOWEST_BYTES_PER_S
+        try:
+            filesystem.pipe_file(path, data, timeout=timeout_s)
+        except FSTimeoutError as error:
+            raise TimeoutError(f"upload not answered within {timeout_s:.0f} s") from error
 
     def _connected(self) -> Any:
         if self._filesystem is None:

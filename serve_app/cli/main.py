@@ -18,6 +18,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from autoscaling.errors import AutoscalingError
 from monitoring.errors import FrameCorrupt, MonitoringError
 from serve_app.errors import (
     BundleInvalid,
@@ -31,7 +32,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "bundle": ("serve_app.cli.bundle", "Create, verify and show model bundles."),
     "serve": ("serve_app.cli.serve", "Run a Serve config on this machine."),
     "ledger": ("serve_app.cli.ledger", "Prove that the log is whole."),
+    "drift": ("serve_app.cli.drift", "Compare a window of traffic with the training rows."),
+    "simulate": ("serve_app.cli.simulate", "Replay traffic against autoscaling policies."),
     "loadtest": ("serve_app.cli.loadtest", "Send a planned load and judge the answers."),
+    "compare": ("serve_app.cli.compare", "Compare versions; looking often stays honest."),
+    "quality": ("serve_app.cli.quality", "Tell how good the answers are, labels or not."),
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }
 
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         build_app(given)(args=given, prog_name="treeline")
-    except (TreelineError, MonitoringError) as exc:
+    except (TreelineError, MonitoringError, AutoscalingError) as exc:
         _complain(str(exc))
         sys.exit(exit_code(exc))
     except Exception as exc:  # noqa: BLE001  a person at a prompt gets a sentence, even for a bug
@@ -56,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(GOOD)
 
 
-def exit_code(error: TreelineError | MonitoringError) -> int:
+def exit_code(error: TreelineError | MonitoringError | AutoscalingError) -> int:
     """Tell a finding, something stored that is not sound, from misuse, which is all the rest."""
     match error:
         case BundleNameInvalid() | BundleUnbuildable():

@@ -1,5 +1,7 @@
-"""What the agents know, over HTTP: Prometheus metrics and the ledger."""
+"""What agents and the scaling policy know, over HTTP: Prometheus metrics, ledger, decisions."""
 
+import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,12 +13,18 @@ from monitoring.agent.metrics import exposition
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
 from serve_app.http.problems import Problem
+from serve_app.scaling import ScalingRecord, scaling_exposition
 
 TEXT: Final = (b"content-type", CONTENT_TYPE_LATEST.encode())
 
 
-def monitor_routes(agents: Agents) -> dict[str, dict[str, Route]]:
-    """Routes that ask the agents; 503 with ``Retry-After`` while one of them is away."""
+def monitor_routes(
+    agents: Agents, read_scaling: Callable[[], ScalingRecord | None]
+) -> dict[str, dict[str, Route]]:
+    """Routes that ask the agents; 503 with ``Retry-After`` while one of them is away.
+
+    ``read_scaling`` returns what the latency policy has published, or None where it does not run.
+    """
 
     async def ask(method: str) -> list[Any]:
         try:
@@ -28,9 +36,24 @@ def monitor_routes(agents: Agents) -> dict[str, dict[str, Route]]:
 
     async def metrics(_: Request) -> Response:
         parts = [msgspec.msgpack.decode(part, type=AgentCounts) for part in await ask("counts")]
-        return Response(exposition(merge(parts)), headers=(TEXT,))
+        text = exposition(merge(parts)) + scaling_exposition(await asyncio.to_thread(read_scaling))
+        return Response(text, headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
         return Response(msgspec.json.encode({"shards": await ask("ledger")}))
 
-    return {"/metrics": {"GET": metrics}, "/monitor/api/ledger": {"GET": ledger}}
+    async def scaling(_: Request) -> Response:
+        record = await asyncio.to_thread(read_scaling)
+        if record is None:
+            raise Problem(
+                HTTPStatus.NOT_FOUND,
+                "no-scaling",
+                "the latency policy does not run here; configs/autoscaling.yaml turns it on",
+            )
+        return Response(msgspec.json.encode(record))
+
+    return {
+        "/metrics": {"GET": metrics},
+        "/monitor/api/ledger": {"GET": ledger},
+        "/monitor/api/scaling": {"GET": scaling},
+    }

@@ -18,7 +18,9 @@ from serve_app.model.kernels import KernelName
 from serve_app.model.packed import HIGHEST_KEY, LOWEST_KEY, Flaw, Float64s, PackedForest
 
 LANES: Final = 8
-ROWS_PER_BLOCK: Final = 128  # their keys and one tree fit the first-level cache together
+# Each block streams the whole forest through the cache. On a busy machine 128 rows took a median of
+# 5 to 12 µs a row, 512 took 6 to 8; alone both took 3.6.
+ROWS_PER_BLOCK: Final = 512
 FEW_ROWS: Final = 8  # from here on eight rows of one tree beat eight trees of one row
 
 _FINE: Final = int(Flaw.NONE)

@@ -1,6 +1,7 @@
 """Start and stop a real application the way a person does: `serve run CONFIG` in a folder."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,31 @@ def free_port() -> int:
         return port
 
 
+def ingress_ports() -> dict[str, str]:
+    """Ports for the replicas and the fallback proxy of this cluster alone.
+
+    Ray's own (30000 and up, 8500) are opened with SO_REUSEPORT: two clusters on one machine share
+    them without a word, and answer each other's requests.
+    """
+    while True:
+        first = 12_000 + 500 * random.SystemRandom().randrange(36)
+        if all(is_free(port) for port in range(first, first + 8)):
+            break
+    return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 400),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first + 400),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + 500),
+    }
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        return listener.connect_ex(("127.0.0.1", port)) != 0
+
+
 def merge(base: Any, changes: Mapping[str, Any]) -> Any:
     """Change a nested mapping key by key."""
     if not isinstance(base, dict):
@@ -49,6 +75,10 @@ def quickstart(
     return document
 
 
+class NodeTimedOutError(AssertionError):
+    """Ray's node did not start in the time Ray gives it."""
+
+
 @dataclass
 class Application:
     """A running `serve run`, and what belongs to it."""
@@ -56,10 +86,11 @@ class Application:
     folder: Path
     document: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    ready_path: str = ""  # route prefix of the application to wait for
 
     def __post_init__(self) -> None:
         self.port = free_port()
-        self.dashboard_port = free_port()
+        self._replica_ports = 20_000 + 50 * random.randrange(200)
         self._short = Path(tempfile.mkdtemp(prefix="tl-"))  # sockets need short paths
         self._process: subprocess.Popen[bytes] | None = None
         self.config = self.folder / "serve.yaml"
@@ -87,19 +118,34 @@ class Application:
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            # Replicas of two clusters must not meet on the ports that HAProxy sends to.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self._replica_ports),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self._replica_ports + 49),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         }
         self.config.write_text(yaml.safe_dump(self.document, sort_keys=False))
 
     def start(self) -> None:
+        """Start and wait until it answers.
+
+        Ray gives its own node 30 s to come up, which a busy machine may not keep: then once more.
+        """
         self.write_config()
+        try:
+            self._launch()
+        except NodeTimedOutError:
+            self._launch()
+
+    def _launch(self) -> None:
         environment = {
             **os.environ,
             **self.environment,
+            **ingress_ports(),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
             "RAY_worker_niceness": "0",  # tests share the machine with their own load
+            "PYTHONPATH": str(REPOSITORY),  # this checkout, whatever the environment has installed
         }
         command = [str(Path(sys.executable).with_name("serve")), "run", str(self.config)]
         with self.log.open("wb") as log:
@@ -118,9 +164,14 @@ class Application:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
+                if "node timed out during startup" in self.tail():
+                    raise NodeTimedOutError(self.tail())
                 raise AssertionError(f"serve run ended:\n{self.tail()}")
             try:
-                if httpx.get(f"{self.url}/v2/health/ready", timeout=2).status_code == 200:
+                if (
+                    httpx.get(f"{self.url}{self.ready_path}/v2/health/ready", timeout=2).status_code
+                    == 200
+                ):
                     return
             except httpx.HTTPError:
                 pass
@@ -142,6 +193,7 @@ class Application:
             "RAY_ADDRESS": "auto",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
+            "PYTHONPATH": str(REPOSITORY),
         }
         done = subprocess.run(
             [sys.executable, "-c", code],

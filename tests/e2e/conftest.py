@@ -6,6 +6,7 @@ import pytest
 
 from serve_app.demo import read_credit, request_rows
 from tests.e2e.application import Application, quickstart
+from tests.e2e.s3 import FaultProxy, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,24 @@ def application(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> It
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    """Stands in front of the server; passes until it is told otherwise."""
+    proxy = FaultProxy(s3_server.port)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()

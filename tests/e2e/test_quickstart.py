@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.application import REPOSITORY, Application
 from tests.e2e.log import count, query, verify, wait_for
+from tests.e2e.processes import pids_of
 from tests.e2e.traffic import load
 
 pytestmark = pytest.mark.ray
@@ -129,7 +129,8 @@ def test_requests_are_answered_while_the_agent_is_dead(
 ) -> None:
     url = f"{application.url}/predict"
     before = load(url, body, requests=1_500, concurrency=4, prefix="before")
-    os.kill(agent_pid(application), signal.SIGKILL)
+    (agent,) = pids_of(application, "ray::MonitoringAgentActor")
+    os.kill(agent, signal.SIGKILL)
     during = load(url, body, requests=1_500, concurrency=4, prefix="during")
     assert before.statuses == during.statuses == {200: 1_500}
     # Same latency, but for the noise of a shared machine and Ray restarting the actor on it.
@@ -142,19 +143,3 @@ def test_requests_are_answered_while_the_agent_is_dead(
         )
     verdict = verify(str(application.sink))
     assert verdict["ok"], verdict["problems"]
-
-
-def agent_pid(application: Application) -> int:
-    """Pid of this cluster's agent: its workers carry the session folder in their environment."""
-    session = str(application.ray_folder)
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            name = (entry / "cmdline").read_bytes()
-            environment = (entry / "environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if b"MonitoringAgent" in name and session in environment:
-            return int(entry.name)
-    raise AssertionError("no agent process")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from autoscaling.signals import ReplicaSignals
 from monitoring.events import Feature, Stream
 from serve_app.admission import Admission
 from serve_app.prediction import Predictor, Variant
@@ -66,4 +67,4 @@ def predictor(recorder: RememberingRecorder) -> Predictor:
         recorder=recorder,
         telemetry=VariantTelemetry(stream),
     )
-    return Predictor(variant, Admission(1_000), inline_rows=8)
+    return Predictor(variant, Admission(1_000), ReplicaSignals(), inline_rows=8)

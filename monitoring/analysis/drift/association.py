@@ -6,12 +6,20 @@ needs of a window only its integer sums of products.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.analysis.drift.dependence import Inflation, dependent, inflation, mean_ratio
+from monitoring.analysis.drift.dependence import (
+    Cycles,
+    Dependence,
+    Inflation,
+    dependent,
+    inflation,
+    standardised,
+)
 from monitoring.analysis.drift.layout import Layout
 from monitoring.analysis.drift.summary import WEIGHT_UNIT, WindowSummary
 from monitoring.analysis.drift.tails import p_from_normal, studentised
@@ -48,7 +56,7 @@ class BlockCorrelations:
     def micro_rows(self) -> float:
         return float(self.edges[-1]) / self.count
 
-    def measured(self, width: int) -> Floats:
+    def deviations(self, width: int) -> Floats:
         rows = (self.edges[width:] - self.edges[:-width]).astype(np.float64)
         fisher, usable = _fisher(
             self.sums[width:] - self.sums[:-width],
@@ -56,7 +64,7 @@ class BlockCorrelations:
             rows,
         )
         expected = self.variance * (1 / rows - 1 / self.edges[-1])[:, None]
-        return mean_ratio((fisher - self.fisher) ** 2, np.where(usable, expected, 0.0))
+        return standardised(fisher - self.fisher, np.where(usable, expected, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +72,7 @@ class Association:
     """The baseline's correlations; P pairs above the diagonal.
 
     ``fisher`` (P), ``variance`` (P) of one row's influence on it, ``kurtosis`` (P) the product of
-    both columns', ``dependent`` the pairs whose correlation varies more than by chance.
+    both columns', ``dependence`` names the pairs whose correlation varies more than by chance.
     """
 
     rows: int
@@ -73,21 +81,21 @@ class Association:
     kurtosis: Floats
     alive: NDArray[np.bool_]
     blocks: BlockCorrelations
-    dependent: NDArray[np.int64]
+    dependence: Dependence
 
 
 def fit_association(
-    layout: Layout, slots: Sequence[NDArray[np.integer]], edges: NDArray[np.int64]
+    layout: Layout, slots: Sequence[NDArray[np.integer]], edges: NDArray[np.int64], cycles: Floats
 ) -> Association:
     """Measure the correlations of a baseline's columns, whole and by micro-block.
 
     ``slots[f]`` are the bins of column f's rows in time order; ``edges`` (count + 1) the rows at
-    which micro-blocks start, and the number of rows.
+    which micro-blocks start, and the number of rows; ``cycles`` those found in the columns' means.
     """
     width, rows = len(slots), int(edges[-1])
     sums = np.zeros((len(edges), width))
     products = np.zeros((len(edges), width, width))
-    for block, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True), 1):
+    for block, (start, stop) in enumerate(pairwise(edges), 1):
         scores = _scores(layout, slots, start, stop)
         sums[block] = sums[block - 1] + scores.sum(1)
         products[block] = products[block - 1] + scores @ scores.T
@@ -121,7 +129,7 @@ def fit_association(
         kurtosis=kurtosis,
         alive=alive[0] & (variance > 0),
         blocks=blocks,
-        dependent=dependent(blocks),
+        dependence=Dependence(groups=dependent(blocks), cycles=cycles),
     )
 
 
@@ -137,7 +145,9 @@ class PairDifferences:
     inflation: Inflation
 
 
-def compare_association(association: Association, window: WindowSummary) -> PairDifferences:
+def compare_association(
+    association: Association, window: WindowSummary, cycles: Cycles = "drift"
+) -> PairDifferences:
     """Test every pair's correlation in a window against the baseline's."""
     width = len(window.layout.columns)
     counts = window.layout.part(window.counts, 0).sum() / WEIGHT_UNIT
@@ -148,7 +158,7 @@ def compare_association(association: Association, window: WindowSummary) -> Pair
         window.products[None] / WEIGHT_UNIT,
         np.array([max(counts, 1.0)]),
     )
-    spread = inflation(association.blocks, association.dependent, effective)
+    spread = inflation(association.blocks, association.dependence, effective, cycles)
     rows = effective / spread.factor
     testable = association.alive & usable[0] & (rows >= MIN_ROWS)
     testable &= rows >= association.kurtosis / ROWS_PER_KURTOSIS

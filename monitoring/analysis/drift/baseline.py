@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from monitoring.analysis.drift.association import Association, fit_association
 from monitoring.analysis.drift.bins import NumberBins, category_bins, number_bins
 from monitoring.analysis.drift.columns import Column, as_numbers, as_texts, baseline_columns
-from monitoring.analysis.drift.dependence import MAX_MICRO_BLOCKS, BlockMeans, dependent
+from monitoring.analysis.drift.dependence import (
+    MAX_MICRO_BLOCKS,
+    BlockMeans,
+    Dependence,
+    find_dependence,
+)
 from monitoring.analysis.drift.errors import BaselineUnusable
 from monitoring.analysis.drift.layout import Bins, Layout, build_layout
 from monitoring.analysis.drift.scores import smooth_components
@@ -56,13 +61,13 @@ class ColumnBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineProfile:
-    """What windows are compared with; ``dependent`` lists the columns with serial dependence."""
+    """What windows are compared with; ``dependence`` names the dependent columns and cycles."""
 
     rows: int
     layout: Layout
     columns: tuple[ColumnBaseline, ...]
     blocks: BlockMeans
-    dependent: NDArray[np.int64]
+    dependence: Dependence
     association: Association | None
 
 
@@ -100,18 +105,20 @@ def fit_baseline(table: pa.Table) -> BaselineProfile:
         start = sum(part.size for part in means)
         values = _numbers(table.column(source), bins[index])
         column_fit, part = _fit_column(
-            bins[index], slots[index], counts[index], values, edges, index, start
+            bins[index], slots[index], values, edges=edges, group=index, start=start
         )
         fitted.append(column_fit)
         means.append(part)
     blocks = _join(means, edges)
+    dependence = find_dependence(blocks)
+    paired = len(chosen) > 1
     return BaselineProfile(
         rows=table.num_rows,
         layout=layout,
         columns=tuple(fitted),
         blocks=blocks,
-        dependent=dependent(blocks),
-        association=fit_association(layout, slots, edges) if len(chosen) > 1 else None,
+        dependence=dependence,
+        association=fit_association(layout, slots, edges, dependence.cycles) if paired else None,
     )
 
 
@@ -154,13 +161,14 @@ class _Means:
 def _fit_column(
     bins: Bins,
     slots: Slots,
-    counts: Floats,
     values: Floats,
+    *,
     edges: NDArray[np.int64],
     group: int,
     start: int,
 ) -> tuple[ColumnBaseline, _Means]:
     number = isinstance(bins, NumberBins)
+    counts = np.bincount(slots, minlength=bins.slots).astype(np.float64)
     shares = counts[:-1] / max(counts[:-1].sum(), 1)
     components = smooth_components(shares) if number else np.zeros((0, len(shares)))
     cells = min(len(shares), MEASURED_CELLS)

@@ -97,7 +97,9 @@ class CategoryBins:
     def assign(self, values: pa.Array) -> NDArray[np.int64]:
         """Find the bin of every value of a string column."""
         known = pc.index_in(values, value_set=self.categories)
-        found = known.fill_null(self.other).to_numpy(zero_copy_only=False).astype(np.int64)
+        found: NDArray[np.int64] = (
+            known.fill_null(self.other).to_numpy(zero_copy_only=False).astype(np.int64)
+        )
         if values.null_count:
             found[values.is_null().to_numpy(zero_copy_only=False)] = self.missing
         return found

@@ -4,22 +4,27 @@ Traffic repeats itself: neighbouring rows share users, hours and weather. A wind
 tells as much as n / inflation independent ones. The inflation is measured on the baseline's own
 blocks of the window's size, with the degrees of freedom of that measurement.
 
-A cycle in the baseline (a day, a year) is not noise. Where blocks longer than the window vary
-significantly less than blocks of its size, the excess averages out over the cycle: a window that
-shows part of a cycle does differ from the baseline, and is judged by the variation of whole cycles.
+A cycle in the baseline (a day, a year) is not noise: a window that shows part of a cycle does
+differ from the baseline. So cycles are taken out of the block statistics before their variation is
+measured. What is left of a cycle shows where blocks longer than the window vary significantly less
+than blocks of its size; then the longer blocks are believed. ``cycles="expected"`` leaves them in:
+then a window passes that looks like some other block of its size.
 
 Columns without evidence of dependence at any block size keep an inflation of exactly 1, and full
 power; measuring it would cost degrees of freedom.
 """
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from monitoring.analysis.drift.cycles import find_cycles, without_cycles
+
 Floats = NDArray[np.float64]
+Cycles = Literal["drift", "expected"]
 
 MAX_MICRO_BLOCKS: Final = 2048
 MIN_BLOCKS: Final = 4.0
@@ -45,18 +50,22 @@ class Blocks(Protocol):
 
     ``groups`` (S) numbers the column a statistic belongs to: dependence is decided per column.
     ``excess`` (S) is the excess kurtosis of one row's contribution, ``min_rows`` the smallest block
-    on which the statistics make sense. ``measured(width)`` averages the squared deviations of
-    (overlapping) blocks of ``width`` micro-blocks from the whole, in units of what independent rows
-    would give: (S), 1 for a statistic that does not vary.
+    on which the statistics make sense. ``deviations(width)`` gives, for all overlapping blocks of
+    ``width`` micro-blocks, their difference from the whole in standard errors of independent rows:
+    (count - width + 1, S), 0 where a block or a statistic says nothing.
     """
 
-    count: int
-    micro_rows: float
-    min_rows: float
-    groups: NDArray[np.int64]
-    excess: Floats
-
-    def measured(self, width: int) -> Floats: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def micro_rows(self) -> float: ...
+    @property
+    def min_rows(self) -> float: ...
+    @property
+    def groups(self) -> NDArray[np.int64]: ...
+    @property
+    def excess(self) -> Floats: ...
+    def deviations(self, width: int) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,22 +88,42 @@ class BlockMeans:
     def count(self) -> int:
         return len(self.sums) - 1
 
-    def measured(self, width: int) -> Floats:
+    def deviations(self, width: int) -> Floats:
         rows = self.present[width:] - self.present[:-width]
         total = self.sums[width:] - self.sums[:-width]
         all_rows = np.maximum(self.present[-1], 1)
         error = total / np.maximum(rows, 1) - self.sums[-1] / all_rows
         # A block is part of the whole it is compared with, hence the minus.
         expected = self.variance * (1 / np.maximum(rows, 1) - 1 / all_rows)
-        return mean_ratio(error**2, np.where(rows > 0, expected, 0.0))
+        return standardised(error, np.where(rows > 0, expected, 0.0))
 
 
-def mean_ratio(squares: Floats, expected: Floats) -> Floats:
-    """Average ``squares / expected`` over axis 0 where something is expected; else 1."""
+def standardised(error: Floats, expected: Floats) -> Floats:
+    """Divide errors by the square root of their expected squares, 0 where nothing is expected."""
     usable = expected > 0
-    ratio = np.divide(squares, expected, out=np.zeros_like(squares), where=usable)
-    counted = usable.sum(0)
-    return np.where(counted > 0, ratio.sum(0) / np.maximum(counted, 1), 1.0)
+    return np.divide(
+        error,
+        np.sqrt(expected, where=usable, out=np.ones_like(error)),
+        out=np.zeros_like(error),
+        where=usable,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependence:
+    """What a baseline shows: its dependent columns, and its cycles in cycles per micro-block."""
+
+    groups: NDArray[np.int64]
+    cycles: Floats
+
+
+def find_dependence(blocks: Blocks) -> Dependence:
+    """Look for serial dependence, and in dependent columns for cycles."""
+    groups = dependent(blocks)
+    if not len(groups):
+        return Dependence(groups=groups, cycles=np.empty(0))
+    series = blocks.deviations(1)[:, np.isin(blocks.groups, groups)]
+    return Dependence(groups=groups, cycles=find_cycles(series, len(groups)))
 
 
 def block_widths(blocks: Blocks) -> list[int]:
@@ -107,8 +136,18 @@ def block_widths(blocks: Blocks) -> list[int]:
     return [int(width) for width in np.unique(np.rint(steps))]
 
 
-def _freedom(blocks: Blocks, width: int) -> float:
-    return max(OVERLAP_GAIN * blocks.count / width - 1, 1.0)
+def _measured(blocks: Blocks, width: int, cycles: Floats) -> Inflation:
+    """Mean square of the deviations at one width, what cycles explain left out."""
+    deviations = blocks.deviations(width)
+    # Of shorter cycles a block holds several, and its mean knows nothing.
+    visible = cycles[cycles * width < 2]
+    rest = without_cycles(deviations, visible)
+    counted = (deviations != 0).sum(0)
+    independent = OVERLAP_GAIN * blocks.count / width - 1
+    freedom = max(independent - 2 * len(visible), 1.0)
+    lost = max(independent, 1.0) / freedom
+    factor = np.where(counted > 0, (rest**2).sum(0) / np.maximum(counted, 1) * lost, 1.0)
+    return Inflation(factor=factor, freedom=np.full(len(factor), freedom))
 
 
 def dependent(blocks: Blocks) -> NDArray[np.int64]:
@@ -116,34 +155,40 @@ def dependent(blocks: Blocks) -> NDArray[np.int64]:
     widths = block_widths(blocks)
     found = np.zeros(len(blocks.groups), bool)
     for width in widths:
+        measured = _measured(blocks, width, np.empty(0))
         # Squares of rare events vary more than a normal's; chi-square with fewer degrees.
         shrink = 2 / (2 + np.maximum(blocks.excess, 0) / (width * blocks.micro_rows))
-        freedom = _freedom(blocks, width) * shrink
-        p = stats.chi2.sf(blocks.measured(width) * freedom, freedom)
+        freedom = measured.freedom * shrink
+        p = stats.chi2.sf(measured.factor * freedom, freedom)
         found |= p < EVIDENCE / len(widths)
     return np.unique(blocks.groups[found])
 
 
-def inflation(blocks: Blocks, groups: NDArray[np.int64], rows: float) -> Inflation:
-    """Inflation of windows of ``rows`` rows; ``groups`` are those found ``dependent``.
+def inflation(
+    blocks: Blocks, dependence: Dependence, rows: float, cycles: Cycles = "drift"
+) -> Inflation:
+    """Inflation of windows of ``rows`` rows.
 
     Windows above a quarter of the baseline are judged by blocks of that quarter.
     """
     size = len(blocks.groups)
     widths = block_widths(blocks)
-    mask = np.isin(blocks.groups, groups)
+    mask = np.isin(blocks.groups, dependence.groups)
     if not mask.any() or not widths:
         return Inflation(factor=np.ones(size), freedom=np.full(size, np.inf))
     width = int(np.clip(round(rows / blocks.micro_rows), widths[0], widths[-1]))
-    own, own_freedom = blocks.measured(width), _freedom(blocks, width)
-    factor, freedom = own, np.full(size, own_freedom)
+    lines = dependence.cycles if cycles == "drift" else np.empty(0)
+    own = _measured(blocks, width, lines)
+    factor, freedom = own.factor, own.freedom
     for wider in [candidate for candidate in widths if candidate > width]:
-        wide, wide_freedom = blocks.measured(wider), _freedom(blocks, wider)
-        ratio = own / np.maximum(wide, 1e-12)
-        averages_out = stats.f.sf(ratio, own_freedom, wide_freedom) < CYCLE_EVIDENCE
-        take = averages_out & (wide < factor)
-        factor = np.where(take, wide, factor)
-        freedom = np.where(take, wide_freedom, freedom)
+        if cycles == "expected":
+            break
+        wide = _measured(blocks, wider, lines)
+        ratio = own.factor / np.maximum(wide.factor, 1e-12)
+        averages_out = stats.f.sf(ratio, own.freedom, wide.freedom) < CYCLE_EVIDENCE
+        take = averages_out & (wide.factor < factor)
+        factor = np.where(take, wide.factor, factor)
+        freedom = np.where(take, wide.freedom, freedom)
     return Inflation(
         factor=np.where(mask, np.maximum(factor, 1.0), 1.0),
         freedom=np.where(mask, freedom, np.inf),

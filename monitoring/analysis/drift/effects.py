@@ -58,8 +58,8 @@ def effect_of(baseline: ColumnBaseline, window: Floats, new: NDArray[np.bool_]) 
     """
     if window.sum() <= 0:
         return None
-    first = _grouped(baseline, baseline.counts, new)
-    second = _grouped(baseline, window, new)
+    first = decile_groups(baseline, baseline.counts, new)
+    second = decile_groups(baseline, window, new)
     before, after = baseline.counts / baseline.counts.sum(), window / window.sum()
     number = len(baseline.components) > 0 and window[:-1].sum() > 0 and baseline.sigma > 0
     return Effect(
@@ -72,7 +72,7 @@ def effect_of(baseline: ColumnBaseline, window: Floats, new: NDArray[np.bool_]) 
     )
 
 
-def _grouped(baseline: ColumnBaseline, counts: Floats, new: NDArray[np.bool_]) -> Floats:
+def decile_groups(baseline: ColumnBaseline, counts: Floats, new: NDArray[np.bool_]) -> Floats:
     """Counts per group: bins cut at training deciles, then new values, then missing ones."""
     shares = baseline.counts[:-1] / max(baseline.present, 1)
     middle = np.cumsum(shares) - shares / 2

@@ -160,7 +160,7 @@ class WindowSummary:
         try:
             stored = msgspec.msgpack.decode(data, type=_Stored)
         except msgspec.DecodeError as exc:
-            raise SummaryMismatch(f"not a window summary: {exc}") from exc
+            raise SummaryMismatch(f"no window summary, expected its MessagePack: {exc}") from exc
         if stored.layout != layout.identity:
             raise SummaryMismatch(
                 f"summary is of baseline {stored.layout}, expected {layout.identity}"
@@ -169,7 +169,7 @@ class WindowSummary:
         summary.rows = stored.rows
         for name in ("counts", "squares", "products", "score_sums"):
             into: NDArray[np.int64] = getattr(summary, name)
-            into.flat = np.frombuffer(getattr(stored, name), np.int64)
+            into[...] = np.frombuffer(getattr(stored, name), np.int64).reshape(into.shape)
         summary.unseen = stored.unseen
         return summary
 

@@ -43,12 +43,14 @@ def difference_z(
     n, m, d = window_rows[alive], baseline_rows[alive], difference[alive]
     # Reflected so that the difference is positive: tilts are positive too.
     centred = (scores - mean[:, None])[alive] * np.where(d < 0, -1.0, 1.0)[:, None]
-    z[alive] = np.sign(d) * _positive_z(np.abs(d), centred, shares[alive], n, m, spread[alive])
+    z[alive] = np.sign(d) * _positive_z(
+        np.abs(d), scores=centred, shares=shares[alive], n=n, m=m, spread=spread[alive]
+    )
     return z
 
 
 def _positive_z(
-    d: Floats, scores: Floats, shares: Floats, n: Floats, m: Floats, spread: Floats
+    d: Floats, *, scores: Floats, shares: Floats, n: Floats, m: Floats, spread: Floats
 ) -> Floats:
     ratio = n / m
     low = np.zeros(len(d))

@@ -1,4 +1,5 @@
 import logging
+import socket
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -74,6 +75,23 @@ def test_an_error_names_endpoint_and_bucket():
     settings = SinkSettings(url="s3://bucket/log", endpoint_url="http://127.0.0.1:9", secret="hush")
     text = explain(settings, OSError("hush!"))
     assert text == "cannot write to s3://bucket/log at http://127.0.0.1:9: OSError: ***!"
+
+
+def test_a_server_that_falls_silent_is_given_up():
+    """No read is under way while the client waits for `100 Continue`: its time-outs don't act."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = SinkSettings(
+            url="s3://bucket/log",
+            endpoint_url=endpoint,
+            key="some-key",
+            secret="some-secret",
+            region="us-east-1",
+            read_timeout_s=0.1,
+            upload_timeout_s=0.1,
+        )
+        with pytest.raises(SinkUnavailable, match="upload not answered within 0 s"):
+            FsspecSink(settings).put("k", memoryview(b"x"))
 
 
 def test_other_servers_than_aws_get_no_extra_checksums(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from autoscaling.signals import ReplicaSignals
 from monitoring.events import Feature, Stream
 from serve_app.admission import Admission
 from serve_app.http.asgi import Application, predict_route
@@ -258,7 +259,9 @@ async def test_a_regression_on_numbers_takes_one_matrix() -> None:
         telemetry=VariantTelemetry(stream),
     )
     matrix = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [[3, 50.5], [4.0, 70]]}
-    async with connect(Predictor(variant, Admission(10), inline_rows=8), []) as client:
+    async with connect(
+        Predictor(variant, Admission(10), ReplicaSignals(), inline_rows=8), []
+    ) as client:
         metadata = (await client.get("/v2/models/price")).json()
         assert metadata["outputs"] == [{"name": "score", "datatype": "FP64", "shape": [-1]}]
         answer = await client.post("/v2/models/price/infer", json={"inputs": [matrix]})

@@ -1,0 +1,99 @@
+"""Tables and pictures of simulated runs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from autoscaling.errors import MissingExtra
+from autoscaling.simulator.run import Run
+from autoscaling.simulator.study import Job, replay_job
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Pictures show at most this many points along time; more would only be ink.
+POINTS = 1500
+
+
+def render_table(summaries: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Lay out summaries of ``study.summarise`` as a table."""
+    table = Table(title=title)
+    for name in ("policy", "settings", "in time", "worst trace", "bad minutes", "cost", "events"):
+        table.add_column(name, justify="left" if name in ("policy", "settings") else "right")
+    for line in summaries:
+        settings = ", ".join(f"{k} {v:g}" for k, v in line["settings"].items()) or "default"
+        table.add_row(
+            line["policy"],
+            settings,
+            f"{line['attainment']:.2%}",
+            f"{line['worst_trace']:.2%}",
+            f"{line['violated_windows']:.1%}",
+            f"{line['cost_ratio']:.3f}",
+            f"{line['scale_events']:.0f}",
+        )
+    return table
+
+
+def plot_traces(jobs: Sequence[Job], folder: Path) -> Iterator[Path]:
+    """Replay the jobs and draw one picture per trace: demand, replicas, p95 and reasons.
+
+    Needs the extra ``report``; raises ``MissingExtra`` without it.
+    """
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise MissingExtra("pictures need matplotlib: install treeline-serve[report]") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in dict.fromkeys(job.trace.name for job in jobs):
+        of_trace = [job for job in jobs if job.trace.name == name]
+        figure, axes = plt.subplots(
+            4, 1, figsize=(12, 11), sharex=True, height_ratios=(2, 3, 2, 1.5), layout="constrained"
+        )
+        figure.suptitle(f"{name}, seed {of_trace[0].seed}")
+        step = max(of_trace[0].trace.duration_s // POINTS, 1)
+        axes[0].plot(of_trace[0].trace.rps[::step], color="black", linewidth=0.8)
+        axes[0].set_ylabel("requests per second")
+        for job in of_trace:
+            _draw_run(axes, job, replay_job(job), step)
+        axes[1].legend(loc="upper right", fontsize="small")
+        axes[3].set_xlabel("seconds")
+        path = folder / f"{Path(name).stem}.png"
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+        yield path
+
+
+def _draw_run(axes: "Sequence[Axes]", job: Job, run: Run, step: int) -> None:
+    seconds = np.arange(0, len(run.running), step)
+    label = job.policy
+    axes[1].plot(seconds, run.running[::step], label=label, linewidth=0.9)
+    axes[1].set_ylabel("replicas")
+    p95_ms = _p95_ms(run, window_s=max(step, 10))
+    axes[2].plot(np.arange(len(p95_ms)) * max(step, 10), p95_ms, linewidth=0.8)
+    axes[2].axhline(job.scenario.slo_ms, color="black", linestyle=":", linewidth=0.8)
+    axes[2].set_yscale("log")
+    axes[2].set_ylabel("p95, ms")
+    if label == "latency":
+        kinds = sorted(set(run.reasons))
+        index = np.array([kinds.index(reason) for reason in run.reasons])
+        axes[3].scatter(np.arange(len(index)), index, s=1.5, color="black")
+        axes[3].set_yticks(range(len(kinds)), kinds, fontsize="small")
+
+
+def _p95_ms(run: Run, window_s: int) -> NDArray[np.float64]:
+    """95th percentile of latency per window of arrival, in ms; NaN without requests."""
+    windows = len(run.running) // window_s
+    edges = np.searchsorted(run.requests.arrival_s, np.arange(windows + 1) * window_s)
+    values = np.full(windows, np.nan)
+    for i in range(windows):
+        latencies = run.requests.latency_s[edges[i] : edges[i + 1]]
+        if len(latencies):
+            values[i] = np.quantile(np.minimum(latencies, 60.0), 0.95) * 1000.0
+    return values

@@ -1,0 +1,196 @@
+"""Ray Serve's side of the latency policy: its context in, ``decide``, its answer out.
+
+Name the class in a Serve config:
+
+    autoscaling_config:
+      min_replicas: 1
+      max_replicas: 10
+      upscale_delay_s: 0      # Ray wraps every policy with its own delays; `decide` has its own
+      downscale_delay_s: 0
+      metrics_interval_s: 1
+      look_back_period_s: 5
+      policy:
+        policy_function: autoscaling.serve_policy:LatencyPolicy
+        policy_kwargs: {slo_ms: 200, quantile: 0.95}
+
+The controller calls it about ten times a second, and an exception would stop the scaling of every
+application: so it never raises, it always returns a state, and it works once per ``interval_s``.
+Its memory lives in the instance; after a controller restart it holds until telemetry is back.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from autoscaling.errors import ConfigError
+from autoscaling.policy.decide import Decision, decide
+from autoscaling.policy.state import State
+from autoscaling.policy.types import Config, Observation
+from autoscaling.signals import read_reports
+
+logger = logging.getLogger("ray.serve.treeline.scaling")
+
+KV_NAMESPACE: Final = b"treeline"
+KEPT_DECISIONS: Final = 300
+PUBLISH_S: Final = 2.0
+COMPLAIN_S: Final = 60.0
+FROM_RAY: Final = ("min_replicas", "max_replicas")
+
+Publish = Callable[[str, bytes], None]
+
+
+class ScalingContext(Protocol):
+    """The part of Ray Serve's ``AutoscalingContext`` that is used."""
+
+    app_name: str | None
+    deployment_name: str
+    target_num_replicas: int
+    running_replicas: Any
+    raw_metrics: Any
+    total_queued_requests: Any
+    capacity_adjusted_min_replicas: int
+    capacity_adjusted_max_replicas: int
+    policy_state: dict[str, Any]
+
+
+def publish_to_cluster(key: str, value: bytes) -> None:
+    """Keep the decisions in Ray's own key-value store, where replicas on every node read them."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(key.encode(), value, overwrite=True, namespace=KV_NAMESPACE)
+
+
+def scaling_key(app_name: str, deployment: str) -> str:
+    return f"scaling/{app_name}/{deployment}"
+
+
+class StartClock:
+    """Measures how long replicas take from being ordered to running; first in, first out."""
+
+    def __init__(self) -> None:
+        self._ordered_s: deque[float] = deque()
+        self._running = 0
+
+    def observe(self, target: int, running: int, now_s: float) -> tuple[float, ...]:
+        """Durations in seconds of the starts that ended since the last call."""
+        started = min(max(running - self._running, 0), len(self._ordered_s))
+        ended = [now_s - self._ordered_s.popleft() for _ in range(started)]
+        self._running = running
+        while len(self._ordered_s) > max(target - running, 0):
+            self._ordered_s.pop()  # cancelled before it ran
+        while len(self._ordered_s) < max(target - running, 0):
+            self._ordered_s.append(now_s)
+        return tuple(ended)
+
+
+class LatencyPolicy:
+    """Holds ``quantile`` of requests within ``slo_ms``; see docs/autoscaling.md.
+
+    Keyword arguments are those of ``autoscaling.policy.types.Config``, bounds apart: these are
+    Ray's own ``min_replicas`` and ``max_replicas``. Raises ConfigError, which names key, value and
+    what is allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        publish: Publish = publish_to_cluster,
+        **options: Any,
+    ) -> None:
+        allowed = [f.name for f in dataclasses.fields(Config) if f.name not in FROM_RAY]
+        for key, value in options.items():
+            if key not in allowed:
+                raise ConfigError(key, value, f"one of the keys {', '.join(allowed)}")
+        self._config = Config(**options)
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._publish = publish
+        self._state = State()
+        self._starts = StartClock()
+        self._decisions: deque[dict[str, Any]] = deque(maxlen=KEPT_DECISIONS)
+        self._next_s = -math.inf
+        self._published_s = -math.inf
+        self._complained_s = -math.inf
+
+    def __call__(self, context: ScalingContext) -> tuple[int, dict[str, Any]]:
+        """Return the target and Ray's own state untouched. Holds whatever goes wrong."""
+        now_s = self._clock()
+        target = context.target_num_replicas
+        if now_s >= self._next_s:
+            self._next_s = now_s + self._config.interval_s
+            try:
+                target = self._decide(context, now_s)
+            except Exception:
+                if now_s - self._complained_s >= COMPLAIN_S:
+                    self._complained_s = now_s
+                    logger.exception("scaling of %s holds at %d", context.deployment_name, target)
+        return target, context.policy_state or {}
+
+    def _decide(self, context: ScalingContext, now_s: float) -> int:
+        target, running = context.target_num_replicas, len(context.running_replicas)
+        bounds = dataclasses.replace(
+            self._config,
+            min_replicas=context.capacity_adjusted_min_replicas,
+            max_replicas=max(context.capacity_adjusted_max_replicas, 1),
+        )
+        observation = Observation(
+            now_s=now_s,
+            target=target,
+            running=running,
+            reports=read_reports(context.raw_metrics or {}, slo_s=bounds.slo_s),
+            router_queued=float(context.total_queued_requests or 0.0),
+            startups_s=self._starts.observe(target, running, now_s),
+        )
+        decision = decide(observation, self._state, bounds)
+        self._state = decision.state
+        self._tell(context, decision, running, now_s)
+        return decision.target
+
+    def _tell(
+        self, context: ScalingContext, decision: Decision, running: int, now_s: float
+    ) -> None:
+        before = context.target_num_replicas
+        self._decisions.append(
+            {
+                "ts": self._wall_clock(),
+                "target": decision.target,
+                "before": before,
+                "running": running,
+                "term": str(decision.term),
+                "reason": decision.reason,
+                **_numbers(decision),
+            }
+        )
+        changed = decision.target != before
+        if changed:
+            logger.info(
+                "scaling %s from %d to %d: %s",
+                context.deployment_name,
+                before,
+                decision.target,
+                decision.reason,
+            )
+        if changed or now_s - self._published_s >= PUBLISH_S:
+            self._published_s = now_s
+            key = scaling_key(context.app_name or "", context.deployment_name)
+            value = {
+                "slo_ms": self._config.slo_ms,
+                "quantile": self._config.quantile,
+                "decisions": list(self._decisions),
+            }
+            self._publish(key, json.dumps(value).encode())
+
+
+def _numbers(decision: Decision) -> dict[str, Any]:
+    """The judgement as JSON takes it: what is not known is null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in dataclasses.asdict(decision.judgement).items()
+    }

@@ -1,0 +1,1 @@
+"""Versions compared so that looking often stays honest; see docs/compare.md."""

@@ -1,0 +1,145 @@
+"""``treeline simulate``: replay traces through autoscaling policies and compare them."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from autoscaling.errors import AutoscalingError
+from autoscaling.report import plot_traces, render_table
+from autoscaling.simulator.arrivals import Trace, read_trace
+from autoscaling.simulator.scenario import Scenario
+from autoscaling.simulator.study import (
+    ORACLE,
+    POLICIES,
+    Job,
+    Record,
+    best_settings,
+    plan,
+    run_all,
+    summarise,
+)
+
+MISUSE = 2
+
+app = typer.Typer()
+
+
+@app.command()
+def simulate(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Policy, several times or 'all': {', '.join(POLICIES)}."),
+    ] = None,
+    trace: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV with t_s,rps (rates) or t_s (request times); several times."),
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; several times.")] = None,
+    slo_ms: Annotated[float, typer.Option(help="Requests are in time within this.")] = 200.0,
+    quantile: Annotated[float, typer.Option(help="Share of requests wanted in time.")] = 0.95,
+    cold_start_s: Annotated[float, typer.Option(help="Mean time a replica takes to start.")] = 8.0,
+    staleness_s: Annotated[int, typer.Option(help="Age of the telemetry.")] = 1,
+    interval_s: Annotated[int, typer.Option(help="Time between decisions.")] = 1,
+    max_ongoing: Annotated[int, typer.Option(help="Requests one replica accepts.")] = 5,
+    max_queued: Annotated[int, typer.Option(help="Limit of the router's queue; 0: none.")] = 0,
+    min_replicas: Annotated[int, typer.Option(help="Fewest replicas.")] = 1,
+    max_replicas: Annotated[int, typer.Option(help="Most replicas.")] = 64,
+    failures: Annotated[float, typer.Option(help="Crashes per replica and hour.")] = 0.0,
+    slowdown: Annotated[
+        float, typer.Option(help="Work per request grows linearly by this factor over the trace.")
+    ] = 1.0,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also try each policy's settings and name the best.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture per trace here.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one per CPU.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON.")] = False,
+) -> None:
+    """Replay traces through policies in a simulated Ray Serve; compare lateness and cost.
+
+    Without further options this is the reference scenario: light, medium and heavy requests of 5,
+    20 and 100 ms, at most 5 ongoing per replica, 8 s of cold start, telemetry 1 s old, 95 % within
+    200 ms, the first 300 s not scored. ``cost_ratio`` is replica-hours over an offline optimum's.
+    ``violated_windows`` is the share of minutes in which too many requests were late.
+    """
+    names = list(POLICIES) if policy and "all" in policy else policy or ["latency"]
+    try:
+        if not trace:
+            raise AutoscalingError("--trace is missing: give at least one CSV with t_s,rps or t_s")
+        traces = [read_trace(path) for path in trace]
+        longest_s = max(t.duration_s for t in traces)
+        scenario = Scenario(
+            slo_ms=slo_ms,
+            quantile=quantile,
+            cold_start_s=cold_start_s,
+            staleness_s=staleness_s,
+            interval_s=interval_s,
+            max_ongoing=max_ongoing,
+            max_queued=max_queued,
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            failures_per_replica_hour=failures,
+            drift=((0.0, 1.0), (float(longest_s), slowdown)) if slowdown != 1.0 else (),
+        )
+        _check_lengths(traces, scenario)
+        jobs = plan(names, traces, seed or [1], scenario, grid=grid)
+        records = _run(jobs, workers or os.cpu_count() or 1)
+        _show(records, as_json=as_json, grid=grid)
+        if plot is not None:
+            best = {k: v["settings"] for k, v in best_settings(summarise(records)).items()}
+            chosen = [job for job in jobs if dict(job.settings) == best[job.policy]]
+            for path in plot_traces([j for j in chosen if j.seed == jobs[0].seed], plot):
+                typer.echo(f"wrote {path}", err=True)
+    except AutoscalingError as error:
+        typer.echo(f"treeline simulate: {error}", err=True)
+        raise typer.Exit(MISUSE) from error
+
+
+def _check_lengths(traces: Sequence[Trace], scenario: Scenario) -> None:
+    for trace in traces:
+        if trace.duration_s <= scenario.unscored_s:
+            raise AutoscalingError(
+                f"{trace.name} lasts {trace.duration_s} s, allowed: more than the "
+                f"{scenario.unscored_s} s that are not scored"
+            )
+
+
+def _run(jobs: list[Job], workers: int) -> list[Record]:
+    records = []
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
+        task = progress.add_task("simulating", total=len(jobs))
+        for record in run_all(jobs, workers):
+            records.append(record)
+            progress.update(task, advance=1, description=f"{record.policy} {record.trace}")
+    return records
+
+
+def _show(records: list[Record], *, as_json: bool, grid: bool) -> None:
+    summaries = summarise(records)
+    if as_json:
+        plain = [asdict(record) for record in records]
+        for line in plain:
+            if not grid:
+                del line["settings"]
+        typer.echo(json.dumps(plain, indent=1))
+        return
+    Console().print(render_table(summaries, title="mean over traces and seeds"))
+    if grid:
+        best = [line for line in best_settings(summaries).values() if line["policy"] != ORACLE]
+        Console().print(render_table(best, title="cheapest setting with 99 % in time"))

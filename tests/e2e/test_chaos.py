@@ -1,0 +1,290 @@
+"""Everything is killed, storage goes away, releases roll: no answered request is lost or doubled.
+
+The short form is part of `make test`; `make soak` runs the long one. Its parameters come from the
+environment: TREELINE_SOAK_SEED, TREELINE_SOAK_KILLS, TREELINE_SOAK_OUTAGES, TREELINE_SOAK_MINUTES.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.application import REPOSITORY, Application, merge
+from tests.e2e.chaos import Cluster, Target, Traffic, audit, plan, strike, wait_until_stored
+from tests.e2e.log import verify, wait_for
+from tests.e2e.s3 import FaultProxy, S3Server
+
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
+
+SINK = "log/treeline"
+
+
+@pytest.fixture(scope="module")
+def application(
+    tmp_path_factory: pytest.TempPathFactory,
+    demo_root: Path,
+    s3_server: S3Server,
+    s3_proxy: FaultProxy,
+) -> Iterator[Application]:
+    """Two replicas whose log goes to a real S3 server through a proxy that can fail."""
+    document = yaml.safe_load((REPOSITORY / "configs/s3.yaml").read_text())
+    changes = {
+        "model_root": str(demo_root),
+        "agent": {"file_max_age_s": 3},
+        "serving": {"num_replicas": 2, "num_cpus": 0.1},
+    }
+    application = document["applications"][0]
+    application["args"] = merge(application["args"], changes)
+    folder = tmp_path_factory.mktemp("chaos")
+    running = Application(folder, document, s3_server.environment(endpoint=s3_proxy.endpoint))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def local_sink(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mirror")
+
+
+def predict_url(application: Application) -> str:
+    return f"{application.url}/predict"
+
+
+def check_log(server: S3Server, local_sink: Path, traffic: Traffic, prefix: str) -> None:
+    """Answered requests are stored once each, nothing else is, and the ledger agrees."""
+    wait_until_stored(server, SINK, local_sink, traffic, prefix)
+    wait_for(lambda: settled(server, local_sink), timeout_s=240, what="a ledger without gaps")
+    found = audit(local_sink, traffic, prefix)
+    assert found.clean, found
+    verdict = verify(str(local_sink))
+    assert verdict["ok"], verdict["problems"]
+    print(f"{prefix}: {dict(traffic.outcomes)}, dropped {verdict['dropped']}")
+
+
+def settled(server: S3Server, local_sink: Path) -> bool:
+    """Files of one producer's numbers may reach storage out of order while a backlog drains."""
+    server.mirror(SINK, local_sink)
+    ok: bool = verify(str(local_sink))["ok"]
+    return ok
+
+
+def run_chaos(
+    application: Application,
+    server: S3Server,
+    proxy: FaultProxy,
+    local_sink: Path,
+    body: bytes,
+    *,
+    seed: int,
+    kills: int,
+    outages: int,
+    mean_wait_s: float,
+) -> Cluster:
+    rng = random.Random(seed)
+    blows = plan(rng, kills=kills, outages=outages, mean_wait_s=mean_wait_s)
+    cluster = Cluster(application.ray_folder)
+    prefix = f"chaos{seed}"
+    with Traffic(predict_url(application), body, prefix=prefix) as traffic:
+        strike(blows, cluster, proxy, rng)
+        seen = len(traffic.answered)
+        wait_for(
+            lambda: len(traffic.answered) >= seen + 500,
+            timeout_s=240,
+            what="500 answers after the last blow",
+        )
+    check_log(server, local_sink, traffic, prefix)
+    return cluster
+
+
+def test_killing_everything_loses_and_doubles_nothing(
+    application: Application,
+    s3_server: S3Server,
+    s3_proxy: FaultProxy,
+    local_sink: Path,
+    body: bytes,
+) -> None:
+    cluster = run_chaos(
+        application,
+        s3_server,
+        s3_proxy,
+        local_sink,
+        body,
+        seed=1,
+        kills=7,
+        outages=1,
+        mean_wait_s=4,
+    )
+    assert set(cluster.killed) == set(Target)
+    assert cluster.killed.total() == 7
+
+
+def test_releases_and_scaling_down_under_load_lose_and_double_nothing(
+    application: Application,
+    s3_server: S3Server,
+    local_sink: Path,
+    body: bytes,
+) -> None:
+    """Changed args, changed code, then one replica instead of two, each while requests come."""
+    dashboard = application.python(
+        "import ray\nprint(ray.init(logging_level='ERROR').dashboard_url)"
+    ).split()[-1]
+    document = application.document
+    with Traffic(predict_url(application), body, prefix="release") as traffic:
+        for release in (changed_args, changed_code, scaled_down):
+            document = release(document, application.folder)
+            deploy(application, dashboard, document)
+            seen = len(traffic.answered)
+            wait_for(
+                lambda seen=seen: len(traffic.answered) >= seen + 300,
+                timeout_s=240,
+                what=f"300 answers after {release.__name__}",
+            )
+        wait_for(
+            lambda: len(Cluster(application.ray_folder).pids(Target.REPLICA)) == 1,
+            timeout_s=120,
+            what="one replica",
+        )
+    answer = httpx.post(predict_url(application), content=body)
+    assert answer.headers["x-release"] == "2"
+    check_log(s3_server, local_sink, traffic, "release")
+
+
+def changed_args(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Another hand-over size and file age: replicas and agents are both replaced."""
+    args = {"args": {"capture": {"batch_rows": 200}, "agent": {"file_max_age_s": 2}}}
+    return with_application(document, args)
+
+
+def changed_code(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A second release of the code: the same application, whose answers say that they are new."""
+    (folder / "release_two.py").write_text(RELEASE_TWO)
+    new = {
+        "import_path": "release_two:build",
+        "runtime_env": {"env_vars": {"PYTHONPATH": f"{folder}:{REPOSITORY}"}},
+    }
+    return with_application(document, new)
+
+
+RELEASE_TWO = """
+from serve_app import app, model_server
+
+
+class ModelServer(model_server.ModelServer):
+    def __serve_build_asgi_app__(self):
+        inner = super().__serve_build_asgi_app__()
+
+        async def outer(scope, receive, send):
+            async def tagged(message):
+                if message["type"] == "http.response.start":
+                    headers = [*message["headers"], (b"x-release", b"2")]
+                    message = {**message, "headers": headers}
+                await send(message)
+
+            await inner(scope, receive, tagged)
+
+        return outer
+
+
+app.ModelServer = ModelServer
+build = app.build
+"""
+
+
+def scaled_down(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    deployment = document["applications"][0]["deployments"][0] | {"num_replicas": 1}
+    return with_application(document, {}) | {
+        "applications": [document["applications"][0] | {"deployments": [deployment]}]
+    }
+
+
+def with_application(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return document | {"applications": [merge(document["applications"][0], changes)]}
+
+
+def deploy(application: Application, dashboard: str, document: dict[str, Any]) -> None:
+    """`serve deploy`, and wait until the application runs as written."""
+    config = application.folder / "release.yaml"
+    config.write_text(yaml.safe_dump(document, sort_keys=False))
+    serve = str(Path(sys.executable).with_name("serve"))
+    address = f"http://{dashboard}"
+    subprocess.run([serve, "deploy", "-a", address, str(config)], check=True, timeout=120)
+
+    def running() -> bool:
+        command = [serve, "status", "-a", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        status = yaml.safe_load(done.stdout)["applications"]["treeline"]["status"]
+        assert status != "DEPLOY_FAILED", done.stdout
+        return bool(status == "RUNNING")
+
+    wait_for(running, timeout_s=240, what="the new release")
+
+
+def test_a_file_removed_or_doubled_by_hand_is_found(
+    application: Application, local_sink: Path, tmp_path: Path
+) -> None:
+    """Works on the copy of the log that the tests before have left."""
+    assert verify(str(local_sink))["ok"]
+    files = sorted((local_sink / "events").rglob("*.parquet"))
+    victim = files[len(files) // 2]
+    coverage = coverage_of(victim)
+    copy = tmp_path / "removed"
+    shutil.copytree(local_sink, copy)
+    (copy / victim.relative_to(local_sink)).unlink()
+    assert ranges(verify(str(copy)), "gap") == coverage
+
+    copy = tmp_path / "doubled"
+    shutil.copytree(local_sink, copy)
+    original = copy / victim.relative_to(local_sink)
+    shutil.copy(original, original.with_name(f"copy-of-{original.name}"))
+    assert ranges(verify(str(copy)), "overlap") == coverage
+
+
+def coverage_of(file: Path) -> set[tuple[str, int, int]]:
+    import pyarrow.parquet as pq
+
+    covered = json.loads(pq.read_metadata(file).metadata[b"treeline.coverage"])
+    return {(p, part["first"], part["last"]) for p, parts in covered.items() for part in parts}
+
+
+def ranges(verdict: dict[str, Any], kind: str) -> set[tuple[str, int, int]]:
+    assert not verdict["ok"]
+    found = [p for p in verdict["problems"] if p["kind"] == kind]
+    return {(p["producer"], p["first"], p["last"]) for p in found}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2 * 3600)
+def test_soak(
+    application: Application,
+    s3_server: S3Server,
+    s3_proxy: FaultProxy,
+    local_sink: Path,
+    body: bytes,
+) -> None:
+    kills = int(os.environ.get("TREELINE_SOAK_KILLS", "60"))
+    minutes = float(os.environ.get("TREELINE_SOAK_MINUTES", "30"))
+    cluster = run_chaos(
+        application,
+        s3_server,
+        s3_proxy,
+        local_sink,
+        body,
+        seed=int(os.environ.get("TREELINE_SOAK_SEED", "7")),
+        kills=kills,
+        outages=int(os.environ.get("TREELINE_SOAK_OUTAGES", "5")),
+        mean_wait_s=minutes * 60 / kills,
+    )
+    print(f"killed: {dict(cluster.killed)}")
+    assert cluster.killed.total() == kills

@@ -1,0 +1,181 @@
+"""The log on a real S3-protocol server: wrong credentials, and storage that goes away in many ways.
+
+One application on one `state_dir`, started twice: first with credentials the server refuses.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from tests.e2e.application import REPOSITORY, Application, merge
+from tests.e2e.chaos import Cluster, Target, Traffic
+from tests.e2e.log import count, query, verify, wait_for
+from tests.e2e.s3 import Fault, FaultProxy, S3Server
+from tests.e2e.traffic import load
+
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(600)]
+
+SINK = "s3://log/treeline"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("app")
+
+
+def s3_application(folder: Path, demo_root: Path, environment: dict[str, str]) -> Application:
+    """`configs/s3.yaml`, with files young enough for a test."""
+    document = yaml.safe_load((REPOSITORY / "configs/s3.yaml").read_text())
+    application = document["applications"][0]
+    changes = {"model_root": str(demo_root), "agent": {"file_max_age_s": 2}}
+    application["args"] = merge(application["args"], changes)
+    return Application(folder, document, environment)
+
+
+@pytest.fixture(scope="module")
+def application(
+    folder: Path, demo_root: Path, s3_server: S3Server, s3_proxy: FaultProxy, body: bytes
+) -> Iterator[Application]:
+    """The second life, with the right credentials; the first has answered 300 requests."""
+    right = s3_server.environment(endpoint=s3_proxy.endpoint)
+    first = s3_application(folder, demo_root, right | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"})
+    try:
+        first.start()
+        answers = load(f"{first.url}/predict", body, requests=300, concurrency=4, prefix="refused")
+        assert answers.statuses == {200: 300}
+        wait_for(lambda: bool(complaints(first)), timeout_s=60, what="the error about credentials")
+    finally:
+        first.stop()
+    errors = complaints(first)
+    assert len(errors) == 1, errors
+    assert f"cannot write to {SINK} at {s3_proxy.endpoint}" in errors[0]
+    assert "not-the-secret" not in first.log.read_text()
+    running = s3_application(folder, demo_root, right)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+def complaints(application: Application) -> list[str]:
+    """Lines of the agent about its sink, as `serve run` shows them."""
+    return [line for line in application.log.read_text().splitlines() if "cannot write to" in line]
+
+
+def stored(server: S3Server, folder: Path, prefix: str) -> int:
+    local = folder / "mirror"
+    server.mirror("log/treeline", local)
+    return count(local, prefix)
+
+
+def wait_until_stored(server: S3Server, folder: Path, prefix: str, requests: int) -> None:
+    """Every request once. The agent's waits between attempts double, so this may take a minute."""
+    wait_for(
+        lambda: stored(server, folder, prefix) >= requests,
+        timeout_s=150,
+        what=f"{requests} requests {prefix!r} on storage",
+    )
+    ids = f"select count(*), count(distinct event_id), count(distinct request_id) from {{log}} where request_id like '{prefix}-%'"  # noqa: E501
+    assert query(folder / "mirror", ids) == [(requests, requests, requests)]
+
+
+def test_events_taken_under_wrong_credentials_are_stored_once_they_are_right(
+    application: Application, s3_server: S3Server, folder: Path
+) -> None:
+    wait_until_stored(s3_server, folder, "refused", 300)
+
+
+def test_a_request_is_read_back_from_s3(
+    application: Application, s3_server: S3Server, folder: Path, body: bytes
+) -> None:
+    headers = {"X-Request-ID": "one-1"}
+    answer = httpx.post(f"{application.url}/predict", content=body, headers=headers)
+    assert answer.status_code == 200
+    wait_until_stored(s3_server, folder, "one", 1)
+    sql = "select version, weight, label from {log} where request_id = 'one-1'"
+    label = answer.json()["predictions"][0]["label"]
+    assert query(folder / "mirror", sql) == [("1.0.0", 1.0, label)]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.PASS])
+def test_requests_are_answered_while_storage_fails(
+    application: Application, s3_proxy: FaultProxy, body: bytes, fault: Fault
+) -> None:
+    failures = failed_uploads(application)
+    s3_proxy.switch(fault)
+    try:
+        url = f"{application.url}/predict"
+        answers = load(url, body, requests=400, concurrency=4, prefix=f"away_{fault}")
+        assert answers.statuses == {200: 400}
+        if fault is not Fault.HANG:  # noticed only after the time-out, or when it is cut
+            wait_for(
+                lambda: failed_uploads(application) > failures,
+                timeout_s=90,
+                what=f"a failed upload under {fault}",
+            )
+    finally:
+        s3_proxy.switch(Fault.PASS)
+
+
+def test_all_of_it_is_stored_once_when_storage_is_back(
+    application: Application,
+    s3_proxy: FaultProxy,
+    s3_server: S3Server,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for fault in Fault:
+        if fault is not Fault.PASS:
+            wait_until_stored(s3_server, folder, f"away_{fault}", 400)
+    assert s3_proxy.dropped_responses > 0
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    verdict = verify(SINK)
+    assert verdict["ok"], verdict["problems"]
+    assert verdict["received"] == verdict["written"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_storage_away_for_minutes_under_load(
+    application: Application,
+    s3_proxy: FaultProxy,
+    s3_server: S3Server,
+    folder: Path,
+    body: bytes,
+) -> None:
+    """Prints latency and memory before and during; only failures and losses are judged here."""
+    minutes = float(os.environ.get("TREELINE_SOAK_OUTAGE_MINUTES", "5"))
+    rate = float(os.environ.get("TREELINE_SOAK_RATE", "500"))
+    cluster = Cluster(application.ray_folder)
+    url = f"{application.url}/predict"
+    phases = {"here": Fault.PASS, "away": Fault.REFUSE}
+    done: dict[str, Traffic] = {}
+    for phase, fault in phases.items():
+        s3_proxy.switch(fault)
+        with Traffic(url, body, prefix=f"long_{phase}", rate_per_s=rate) as traffic:
+            time.sleep(minutes * 60)
+        s3_proxy.switch(Fault.PASS)
+        p50, p99 = np.percentile(traffic.latencies_s, [50, 99]) * 1e3
+        memory = {t.name: cluster.memory_mib(t) for t in (Target.REPLICA, Target.AGENT)}
+        print(f"storage {phase}: {dict(traffic.outcomes)} p50 {p50:.2f} p99 {p99:.2f} ms {memory}")
+        assert not traffic.failed
+        done[phase] = traffic
+    for phase, traffic in done.items():
+        wait_until_stored(s3_server, folder, f"long_{phase}", len(traffic.answered))
+
+
+def failed_uploads(application: Application) -> float:
+    text = httpx.get(f"{application.url}/metrics", timeout=20).text
+    (line,) = [line for line in text.splitlines() if line.startswith(FAILURES)]
+    return float(line.rsplit(" ", 1)[1])
+
+
+FAILURES = "treeline_sink_failures_total "

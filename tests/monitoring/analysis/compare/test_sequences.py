@@ -1,0 +1,55 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitoring.analysis.compare.sequences import Mixture
+
+progress = st.floats(1e-3, 1e3)
+
+
+def test_it_is_narrowest_at_the_plan() -> None:
+    alphas = (0.001, 0.01, 0.05, 0.2)
+    for alpha in alphas:
+        at_plan = Mixture(alpha=alpha)
+        grid = np.linspace(0.2, 5, 200) * at_plan.tuning
+        widths = [2 * (1 + 1 / c) * (math.log1p(c) / 2 - math.log(alpha)) for c in grid]
+        assert at_plan.quantile(1.0) ** 2 <= min(widths) * 1.002
+
+
+@given(progress, st.floats(0.001, 0.3))
+def test_it_is_wider_than_the_fixed_interval_it_makes_honest(t: float, alpha: float) -> None:
+    from scipy.stats import norm
+
+    assert Mixture(alpha=alpha).quantile(t) > norm.ppf(1 - alpha / 2)
+
+
+@given(st.floats(-5, 5), st.floats(0.01, 5), progress)
+def test_p_value_and_interval_agree(estimate: float, error: float, t: float) -> None:
+    mixture = Mixture(alpha=0.05)
+    excluded = mixture.interval(estimate, error, t).excludes(0.0)
+    p_value = mixture.p_value(estimate, error, t)
+    assert excluded == (p_value < 0.05) or p_value == pytest.approx(0.05, rel=1e-6)
+
+
+def test_nothing_seen_says_nothing() -> None:
+    mixture = Mixture(alpha=0.05)
+    assert mixture.quantile(0.0) == math.inf
+    assert mixture.p_value(1.0, 0.0, 1.0) == mixture.p_value(1.0, 1.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, math.nan])
+def test_alpha_must_be_a_probability(alpha: float) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        Mixture(alpha=alpha)
+
+
+def test_a_walk_without_drift_seldom_leaves() -> None:
+    steps = np.random.default_rng(7).normal(size=(2_000, 3_000))
+    n = np.arange(1, 3_001)
+    mixture = Mixture(alpha=0.05)
+    bound = np.array([mixture.quantile(t) for t in n / 1_000]) * np.sqrt(n)
+    left = (np.abs(np.cumsum(steps, axis=1)) > bound).any(axis=1)
+    assert left.mean() == 0.027  # at most 0.05 is promised, for ever
