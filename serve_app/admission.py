@@ -4,9 +4,6 @@ Ray Serve's own limits do not see requests that wait inside a replica when HAPro
 the replica counts them itself, in rows: the unit that costs time.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class OverloadedError(Exception):
     """More rows are pending than the replica may hold."""
@@ -20,16 +17,15 @@ class Admission:
         self.pending_rows = 0
         self.ongoing = 0
 
-    @contextmanager
-    def admit(self, rows: int) -> Iterator[None]:
+    def admit(self, rows: int) -> None:
+        """Count a request in, or raise OverloadedError. Who is admitted must ``leave`` again."""
         if self.pending_rows and self.pending_rows + rows > self._max_pending_rows:
             raise OverloadedError(
                 f"{self.pending_rows} rows are pending; at most {self._max_pending_rows} are held"
             )
         self.pending_rows += rows
         self.ongoing += 1
-        try:
-            yield
-        finally:
-            self.pending_rows -= rows
-            self.ongoing -= 1
+
+    def leave(self, rows: int) -> None:
+        self.pending_rows -= rows
+        self.ongoing -= 1

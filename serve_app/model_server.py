@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,8 +23,8 @@ from serve_app.http.asgi import Application, predict_route
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
-from serve_app.model.bundle import Bundle, load_bundle
-from serve_app.model.pipeline import Scorer, compile_scorer
+from serve_app.model.loading import load_served
+from serve_app.model.storage import BundleFolder
 from serve_app.prediction import Predictor, Variant
 from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import RequestDecoder, encode_request
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
-PROOF_ROWS = 256  # of the baseline, on which the compiled forest proves that it is equal
 
 
 class ModelServer:
@@ -52,12 +52,13 @@ class ModelServer:
         self._agents = Agents(settings.agent.shards)
         self._admission = Admission(settings.serving.max_pending_rows)
         self._rejected: Counter[int] = Counter()
-        bundle = load_bundle(
+        folder = BundleFolder(
             settings.model_root,
             settings.model.name,
             settings.model.version,
             storage_options=storage_options(settings.storage, settings.model_root),
         )
+        bundle = load_served(folder, Path(settings.state_dir))
         manifest = bundle.manifest
         policy = masking_policy(settings.masking, key)
         policy.require_known([feature.name for feature in manifest.features])
@@ -78,7 +79,7 @@ class ModelServer:
         self._variant = Variant(
             stream=stream,
             decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
-            scorer=ready_scorer(bundle),
+            scorer=bundle.scorer,
             recorder=self._capture.recorder if self._capture else None,
             telemetry=VariantTelemetry(stream),
         )
@@ -170,15 +171,3 @@ class ModelServer:
         if self._capture is not None and not await self._capture.close(FLUSH_TIMEOUT_S):
             logger.warning("not all events were handed over; the next replica takes the rest")
         logger.info("replica stopped: %s", msgspec.to_builtins(self._report(), str_keys=True))
-
-
-def ready_scorer(bundle: Bundle) -> Scorer:
-    """Compile the bundle's model, prove it on the baseline and run it once, so that it is hot."""
-    features = bundle.manifest.logged_features()
-    columns = [bundle.baseline[f"x_{feature.name}"] for feature in features]
-    rows = zip(*(column[:PROOF_ROWS].to_pylist() for column in columns), strict=True)
-    scorer = compile_scorer(bundle.model, features, check_rows=[list(row) for row in rows])
-    scorer.warm()
-    if scorer.reason:
-        logger.warning("scikit-learn serves this model: %s", scorer.reason)
-    return scorer

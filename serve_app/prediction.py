@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from autoscaling.signals import ReplicaSignals
 from monitoring.events import Stream
 from serve_app.admission import Admission, OverloadedError
+from serve_app.model.preprocessing import Unforeseen
 from serve_app.schema import (
     Context,
     Prediction,
@@ -29,10 +29,17 @@ from serve_app.telemetry import VariantTelemetry
 logger = logging.getLogger(__name__)
 
 
+Score = Callable[[Sequence[Sequence[object]]], NDArray[np.float64]]
+
+
 class Scorer(Protocol):
     """A model behind one call: probabilities (rows x classes), or predictions (rows)."""
 
     def score(self, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]: ...
+
+    def score_at_once(self, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+        """The same, or Unforeseen for rows that would hold up the event loop."""
+        ...
 
 
 class Recorder(Protocol):
@@ -110,21 +117,19 @@ class Predictor:
         PredictionFailedError when the model itself fails.
         """
         rows = request.rows
-        self._signals.accept()
-        with self._admitted(len(rows)):
-            try:
-                if len(rows) <= self._inline_rows:
-                    scored = self._score(rows, request.top_k)
-                else:
-                    scored = await asyncio.to_thread(self._score, rows, request.top_k)
-            except ValueError as exc:
-                self._signals.give_up()
-                bad = self.variant.decoder.name_bad_numbers(rows)
-                raise RequestInvalidError(f"the model refuses these inputs: {exc}", bad) from exc
-            except Exception as exc:
-                logger.exception("prediction failed", extra={"request_id": request_id})
-                self._finish(request, request_id, status=500, started_s=started_s, scored=None)
-                raise PredictionFailedError("the model failed on this request") from exc
+        self._admit(len(rows))
+        try:
+            scored = await self._score(rows, request.top_k)
+        except ValueError as exc:
+            self._signals.give_up()
+            bad = self.variant.decoder.name_bad_numbers(rows)
+            raise RequestInvalidError(f"the model refuses these inputs: {exc}", bad) from exc
+        except Exception as exc:
+            logger.exception("prediction failed", extra={"request_id": request_id})
+            self._finish(request, request_id, status=500, started_s=started_s, scored=None)
+            raise PredictionFailedError("the model failed on this request") from exc
+        finally:
+            self.admission.leave(len(rows))
         stream = self.variant.stream
         response = PredictResponse(
             request_id,
@@ -137,18 +142,27 @@ class Predictor:
         self._finish(request, request_id, status=200, started_s=started_s, scored=scored)
         return response
 
-    @contextmanager
-    def _admitted(self, rows: int) -> Iterator[None]:
+    def _admit(self, rows: int) -> None:
+        self._signals.accept()
         try:
-            with self.admission.admit(rows):
-                yield
+            self.admission.admit(rows)
         except OverloadedError:
             self._signals.refuse()
             raise
 
-    def _score(self, rows: list[Row], top_k: int | None) -> Scored:
+    async def _score(self, rows: list[Row], top_k: int | None) -> Scored:
+        """Score on the event loop what is quick, and in a thread what would hold others up."""
+        scorer = self.variant.scorer
+        if len(rows) <= self._inline_rows:
+            try:
+                return self._score_with(scorer.score_at_once, rows, top_k)
+            except Unforeseen:
+                logger.debug("a row takes scikit-learn's own preprocessing")
+        return await asyncio.to_thread(self._score_with, scorer.score, rows, top_k)
+
+    def _score_with(self, score: Score, rows: list[Row], top_k: int | None) -> Scored:
         started_s = time.perf_counter()
-        raw = self.variant.scorer.score(rows)
+        raw = score(rows)
         model_s = time.perf_counter() - started_s
         classes = self.variant.stream.classes
         if self.variant.stream.task == "regression":

@@ -33,6 +33,7 @@ class RowEncoder:
     """Encodes rows for the forest; raises Unforeseen for what scikit-learn must look at itself."""
 
     def __init__(self, table: Table, features: Sequence[FeatureLike]) -> None:
+        self.table = table
         self._width = width = len(features)
         self._fields: list[tuple[int, Field]] = []
         for source, run in groupby(table.columns, key=lambda column: column.source):

@@ -34,6 +34,8 @@ class HalvesScorer:
             raise RuntimeError("secret internal detail")
         return np.column_stack([1 - first / 100, first / 100])
 
+    score_at_once = score
+
 
 class RememberingRecorder:
     def __init__(self) -> None:

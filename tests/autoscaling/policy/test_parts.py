@@ -178,7 +178,13 @@ def test_state_survives_json_and_garbage_is_refused():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("quantile", 1.5), ("slo_ms", 0), ("min_replicas", 2.5), ("max_replicas", 0), ("caution", "x")],
+    [
+        ("quantile", 1.5),
+        ("slo_ms", 0),
+        ("min_replicas", 2.5),
+        ("max_replicas", 0),
+        ("caution", "x"),
+    ],
 )
 def test_settings_out_of_range_name_key_value_and_range(key, value):
     with pytest.raises(ConfigError, match=rf"{key} = .* is not allowed: .* from .* to"):
