@@ -5,9 +5,6 @@ the replica counts them itself: requests from the moment they arrive, rows from 
 known.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from serve_app.errors import TreelineError
 
 
@@ -16,7 +13,10 @@ class OverloadedError(TreelineError):
 
 
 class Admission:
-    """Bounds requests and rows that are not yet answered; an idle replica takes any request."""
+    """Bounds requests and rows that are not yet answered; an idle replica takes any request.
+
+    Plain calls and no context managers: they stand in the path of every request.
+    """
 
     def __init__(self, *, max_requests: int, max_pending_rows: int) -> None:
         self._max_requests = max_requests
@@ -24,18 +24,15 @@ class Admission:
         self.requests = 0
         self.pending_rows = 0
 
-    @contextmanager
-    def arrive(self) -> Iterator[None]:
-        """Count a request as waiting, from its first byte to its answer."""
+    def arrive(self) -> None:
+        """Count a request as waiting; it must ``leave`` again, answered or not."""
         self.requests += 1
-        try:
-            yield
-        finally:
-            self.requests -= 1
 
-    @contextmanager
-    def admit(self, rows: int) -> Iterator[None]:
-        """Let an arrived request's rows in; OverloadedError when too much is waiting."""
+    def leave(self) -> None:
+        self.requests -= 1
+
+    def admit(self, rows: int) -> None:
+        """Let an arrived request's rows in, or raise OverloadedError; then ``release`` them."""
         if self.requests > self._max_requests:
             raise OverloadedError(
                 f"{self.requests} requests are waiting; at most {self._max_requests} are held"
@@ -45,7 +42,6 @@ class Admission:
                 f"{self.pending_rows} rows are pending; at most {self._max_pending_rows} are held"
             )
         self.pending_rows += rows
-        try:
-            yield
-        finally:
-            self.pending_rows -= rows
+
+    def release(self, rows: int) -> None:
+        self.pending_rows -= rows

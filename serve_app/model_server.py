@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,8 +23,8 @@ from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
-from serve_app.model.bundle import Bundle, load_bundle
-from serve_app.model.pipeline import Scorer, compile_scorer
+from serve_app.model.loading import load_served
+from serve_app.model.storage import BundleFolder
 from serve_app.prediction import Predictor, Variant
 from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import RequestDecoder, check_request_id, encode_request
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 REPORT_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
 STORE_TIMEOUT_S = 4.0  # below the time-out of a call to an agent
-PROOF_ROWS = 256  # of the baseline, on which the compiled forest proves that it is equal
 
 
 class ModelServer:
@@ -56,12 +56,13 @@ class ModelServer:
             max_pending_rows=settings.serving.max_pending_rows,
         )
         self._rejected: Counter[int] = Counter()
-        bundle = load_bundle(
+        folder = BundleFolder(
             settings.model_root,
             settings.model.name,
             settings.model.version,
             storage_options=storage_options(settings.storage, settings.model_root),
         )
+        bundle = load_served(folder, Path(settings.state_dir))
         self._manifest = manifest = bundle.manifest
         policy = masking_policy(settings.masking, key)
         policy.require_known([feature.name for feature in manifest.features])
@@ -82,7 +83,7 @@ class ModelServer:
         self._variant = Variant(
             stream=stream,
             decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
-            scorer=ready_scorer(bundle),
+            scorer=bundle.scorer,
             recorder=self._capture.recorder if self._capture else None,
             telemetry=VariantTelemetry(stream),
         )
@@ -126,17 +127,19 @@ class ModelServer:
         RequestInvalidError, RequestTooLargeError, OverloadedError or PredictionFailedError.
         """
         started_s = time.perf_counter()
+        self._admission.arrive()
         try:
-            with self._admission.arrive():
-                body = encode_request(rows, top_k=top_k, context=context)
-                request = self._variant.decoder.decode(body)
-                identity = str(uuid.uuid4())
-                if request_id is not None:
-                    identity = check_request_id(request_id, "request_id")
-                response = await self._predictor.answer(request, identity, started_s=started_s)
+            body = encode_request(rows, top_k=top_k, context=context)
+            request = self._variant.decoder.decode(body)
+            identity = str(uuid.uuid4())
+            if request_id is not None:
+                identity = check_request_id(request_id, "request_id")
+            response = await self._predictor.answer(request, identity, started_s=started_s)
         except REFUSALS as exc:
             self._reject(int(refusal(exc, retry_after_s=1).status))
             raise
+        finally:
+            self._admission.leave()
         answer: dict[str, Any] = msgspec.to_builtins(response)
         return answer
 
@@ -195,15 +198,3 @@ class ModelServer:
         except AgentsUnavailableError as exc:
             logger.warning("the agent's last files wait in its spool: %s", exc)
         logger.info("replica stopped: %s", msgspec.to_builtins(self._report(), str_keys=True))
-
-
-def ready_scorer(bundle: Bundle) -> Scorer:
-    """Compile the bundle's model, prove it on the baseline and run it once, so that it is hot."""
-    features = bundle.manifest.logged_features()
-    columns = [bundle.baseline[f"x_{feature.name}"] for feature in features]
-    rows = zip(*(column[:PROOF_ROWS].to_pylist() for column in columns), strict=True)
-    scorer = compile_scorer(bundle.model, features, check_rows=[list(row) for row in rows])
-    scorer.warm()
-    if scorer.reason:
-        logger.warning("scikit-learn serves this model: %s", scorer.reason)
-    return scorer

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from monitoring.events import Stream
 from serve_app.admission import Admission, OverloadedError
 from serve_app.errors import TreelineError
 from serve_app.logs import log_failure
+from serve_app.model.preprocessing import Unforeseen
 from serve_app.schema import (
     Context,
     Prediction,
@@ -32,10 +33,17 @@ from serve_app.telemetry import VariantTelemetry
 logger = logging.getLogger(__name__)
 
 
+Score = Callable[[Sequence[Sequence[object]]], NDArray[np.float64]]
+
+
 class Scorer(Protocol):
     """A model behind one call: probabilities (rows x classes), or predictions (rows)."""
 
     def score(self, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]: ...
+
+    def score_at_once(self, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+        """The same, or Unforeseen for rows that would hold up the event loop."""
+        ...
 
 
 class Recorder(Protocol):
@@ -104,6 +112,9 @@ class Predictor:
         self._signals = signals
         self._inline_rows = inline_rows
         self._max_rows = max_rows
+        # One, so that a replica is one worker, as the latency policy models it: what waits for the
+        # thread counts as latency and not as work.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="score")
 
     async def answer(
         self, request: PredictRequest, request_id: str, *, started_s: float
@@ -117,26 +128,24 @@ class Predictor:
         rows = request.rows
         if len(rows) > self._max_rows:
             raise RequestTooLargeError(f"{len(rows)} rows; at most {self._max_rows} are taken")
-        self._signals.accept()
-        with self._admitted(len(rows)):
-            try:
-                if len(rows) <= self._inline_rows:
-                    scored = self._score(rows, request.top_k)
-                else:
-                    scored = await asyncio.to_thread(self._score, rows, request.top_k)
-            except ValueError as exc:
-                self._signals.give_up()
-                log_failure(logger, "the model refused a request", exc, request_id)
-                named = self.variant.decoder.explain_refusal(rows)
-                # Not `from exc`: its words may repeat inputs, and Ray logs what handle calls raise.
-                raise RequestInvalidError("the model refuses these inputs", named) from None
-            except asyncio.CancelledError:
-                self._signals.give_up()
-                raise
-            except Exception as exc:  # noqa: BLE001  a model may raise anything
-                log_failure(logger, "the model failed on a request", exc, request_id)
-                self._finish(request, request_id, status=500, started_s=started_s, scored=None)
-                raise PredictionFailedError("the model failed on this request") from None
+        self._admit(len(rows))
+        try:
+            scored = await self._score(rows, request.top_k)
+        except ValueError as exc:
+            self._signals.give_up()
+            log_failure(logger, "the model refused a request", exc, request_id)
+            named = self.variant.decoder.explain_refusal(rows)
+            # Not `from exc`: its words may repeat inputs, and Ray logs what handle calls raise.
+            raise RequestInvalidError("the model refuses these inputs", named) from None
+        except asyncio.CancelledError:
+            self._signals.give_up()
+            raise
+        except Exception as exc:  # noqa: BLE001  a model may raise anything
+            log_failure(logger, "the model failed on a request", exc, request_id)
+            self._finish(request, request_id, status=500, started_s=started_s, scored=None)
+            raise PredictionFailedError("the model failed on this request") from None
+        finally:
+            self.admission.release(len(rows))
         stream = self.variant.stream
         response = PredictResponse(
             request_id,
@@ -149,18 +158,28 @@ class Predictor:
         self._finish(request, request_id, status=200, started_s=started_s, scored=scored)
         return response
 
-    @contextmanager
-    def _admitted(self, rows: int) -> Iterator[None]:
+    def _admit(self, rows: int) -> None:
+        self._signals.accept()
         try:
-            with self.admission.admit(rows):
-                yield
+            self.admission.admit(rows)
         except OverloadedError:
             self._signals.refuse()
             raise
 
-    def _score(self, rows: list[Row], top_k: int | None) -> Scored:
+    async def _score(self, rows: list[Row], top_k: int | None) -> Scored:
+        """Score on the event loop what is quick, and in a thread what would hold others up."""
+        scorer = self.variant.scorer
+        if len(rows) <= self._inline_rows:
+            try:
+                return self._score_with(scorer.score_at_once, rows, top_k)
+            except Unforeseen:
+                logger.debug("a row takes scikit-learn's own preprocessing")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, self._score_with, scorer.score, rows, top_k)
+
+    def _score_with(self, score: Score, rows: list[Row], top_k: int | None) -> Scored:
         started_s = time.perf_counter()
-        raw = self.variant.scorer.score(rows)
+        raw = score(rows)
         model_s = time.perf_counter() - started_s
         classes = self.variant.stream.classes
         if self.variant.stream.task == "regression":
@@ -175,7 +194,7 @@ class Predictor:
                 model_s=model_s,
             )
         probabilities = raw.tolist()
-        best = raw.argmax(axis=1).tolist()
+        best = best_of_each(raw, probabilities)
         labels = [classes[index] for index in best]
         scores = [row[index] for row, index in zip(probabilities, best, strict=True)]
         ranked = None if top_k is None else rank(raw, classes, top_k)
@@ -225,6 +244,21 @@ class Predictor:
             session_id=context.session_id,
             context_tags=context.fields,
         )
+
+
+def best_of_each(raw: NDArray[np.float64], probabilities: list[list[float]]) -> list[int]:
+    """Position of the likeliest class in each row, the first of equals.
+
+    ``probabilities`` are ``raw`` as lists; for one row NumPy's call costs more than looking.
+
+    >>> best_of_each(np.array([[0.5, 0.5]]), [[0.5, 0.5]])
+    [0]
+    """
+    if len(probabilities) == 1:
+        (row,) = probabilities
+        return [row.index(max(row))]
+    best: list[int] = raw.argmax(axis=1).tolist()
+    return best
 
 
 def rank(

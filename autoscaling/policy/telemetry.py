@@ -7,8 +7,8 @@ What can go wrong, and what is done about it:
 - a counter went back or ``at_s`` did: the replica restarted, its counters start from zero;
 - a replica is new: its counters start from zero, unless this is the first look of all, in which
   they may cover hours and only become the base line;
-- NaN, infinite, huge, negative or contradictory values (more completed than accepted, more in time than
-  completed): the report is left out and counted as invalid;
+- NaN, infinite, huge, negative or contradictory values (more completed than accepted, more in time
+  than completed): the report is left out and counted as invalid;
 - a replica is gone: forgotten after ``FORGET_S``;
 - clocks disagree or jump: a replica's ``at_s`` is only compared with its own last one, and how old
   a report is counts from when it was first seen, on the caller's steady clock.

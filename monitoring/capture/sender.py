@@ -119,6 +119,7 @@ class Sender:
         log: logging.Logger | None = None,
     ) -> None:
         self.nulled_values = 0
+        self._acknowledged = 0  # acknowledged to us
         self._outbox = outbox
         self._transport = transport
         self._dead_letters = dead_letters
@@ -138,7 +139,9 @@ class Sender:
         """Send what the journal holds, for ever; ends only by being cancelled."""
         while True:
             await self._sleep(self._settings.flush_interval_s)
-            await self._drain()
+            backlog = self._outbox.backlog()
+            if backlog is not None:
+                await self._drain(through=backlog.last)
 
     async def flush(self, timeout_s: float) -> bool:
         """Send everything recorded so far and wait for its acknowledgement; False on time-out."""
@@ -165,12 +168,16 @@ class Sender:
             )
         return found
 
-    async def _drain(self) -> None:
-        """Deliver until nothing waits, backing off after failures."""
+    async def _drain(self, *, through: int | None = None) -> None:
+        """Deliver up to number ``through``, or until nothing waits; back off after failures.
+
+        Without that end a busy replica would never pause: each delivery would carry the few events
+        that came during the last one, and cost as much as a full one.
+        """
         while True:
             async with self._one_at_a_time:
                 outcome = await self._step()
-            if outcome == "empty":
+            if outcome == "empty" or (through is not None and self._acknowledged >= through):
                 return
             if outcome == "failed":
                 await self._sleep(self._backoff_s())
@@ -233,6 +240,7 @@ class Sender:
                 f" of {ack.producer} through {ack.through}"
             )
         self._outbox.release(content, ack.through)
+        self._acknowledged = ack.through
         self.nulled_values += delivery.nulled_values
         self._settled()
 

@@ -97,8 +97,11 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        with self._admission.arrive():
+        self._admission.arrive()
+        try:
             await self._answer(scope, receive, send)
+        finally:
+            self._admission.leave()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()

@@ -35,7 +35,7 @@ from serve_app.model.manifest import (
     encode_manifest,
 )
 from serve_app.model.storage import BundleFolder
-from serve_app.model.verify import read_verified
+from serve_app.model.verify import VerifiedFiles, read_verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +97,15 @@ def load_bundle(
     bundle's is logged as a warning and not refused.
     """
     folder = BundleFolder(root, name, version, storage_options=storage_options)
-    verified = read_verified(folder)
+    return unpack_bundle(read_verified(folder), folder.url)
+
+
+def unpack_bundle(verified: VerifiedFiles, url: str) -> Bundle:
+    """Unpickle the model out of files that have been verified; raises as ``load_bundle``."""
     manifest = verified.manifest
     baseline = decode_baseline(verified.contents[BASELINE_FILE], manifest.features, manifest.task)
-    warn_of_other_sklearn(manifest.sklearn_version, source=folder.url)
-    source = f"{folder.url}/{MODEL_FILE}"
+    warn_of_other_sklearn(manifest.sklearn_version, source=url)
+    source = f"{url}/{MODEL_FILE}"
     model = unpickle_model(verified.contents[MODEL_FILE], source=source).model
     check_model(model, manifest, source=source)
     use_one_thread(model)

@@ -5,10 +5,10 @@ does not take. Types are strict: nothing is guessed from text, as pandas would.
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 import numpy as np
-import pandas as pd
 
 Row = Sequence[object]
 Missing = float | None
@@ -57,6 +57,8 @@ class TableBuilder:
 
     def __call__(self, rows: Sequence[Row]) -> Any:
         """Raise ValueError for a wrong row length or a value of another type."""
+        import pandas as pd  # a second that a replica with a stored scorer need not spend
+
         width = len(self._features)
         for row in rows:
             if len(row) != width:
@@ -70,6 +72,8 @@ class TableBuilder:
         return table.to_numpy() if self._order is None else table[self._order]
 
     def _column(self, number: int, values: list[Any]) -> Any:
+        import pandas as pd
+
         feature = self._features[number]
         accepted = _ACCEPTED[feature.dtype]
         has_missing = False
@@ -96,4 +100,4 @@ class TableBuilder:
 
 
 # pandas 2 has no text type that encoders read like its own tables: object, NaN where missing.
-TEXT_TYPE: Final = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"
+TEXT_TYPE: Final = "str" if int(version("pandas").split(".")[0]) >= 3 else "object"

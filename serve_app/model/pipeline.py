@@ -7,7 +7,7 @@ second way, so that answers and errors stay scikit-learn's own.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,14 +60,24 @@ class Source:
         return vectors.toarray()
 
 
+Preprocess = Callable[[Sequence[Row]], Any]
+
+
 class Scorer:
     """Scores rows of plain values in feature order; thread-safe."""
 
     def __init__(
-        self, *, source: Source, forest: Forest, encoder: RowEncoder | None, reason: str | None
+        self,
+        *,
+        preprocess: Preprocess,
+        forest: Forest,
+        encoder: RowEncoder | None,
+        reason: str | None,
     ) -> None:
-        self._encode = encoder or source.preprocess
-        self._preprocess = source.preprocess
+        """``preprocess`` is the fitted model's own way, for what ``encoder`` does not take."""
+        self._encode = encoder or preprocess
+        self._preprocess = preprocess
+        self.encoder = encoder
         self.forest = forest
         self.reason = reason
         self.task: Task = forest.task
@@ -81,10 +91,17 @@ class Scorer:
         Raises ValueError for rows that scikit-learn would refuse.
         """
         try:
-            vectors = self._encode(rows)
+            return self.score_at_once(rows)
         except Unforeseen:
-            vectors = self._preprocess(rows)
-        scores: Float64s = self._answer(vectors)
+            scores: Float64s = self._answer(self._preprocess(rows))
+            return scores
+
+    def score_at_once(self, rows: Sequence[Row]) -> Float64s:
+        """The same, but raises Unforeseen for rows that take scikit-learn: at least milliseconds.
+
+        Where scikit-learn serves every row, so it does here.
+        """
+        scores: Float64s = self._answer(self._encode(rows))
         return scores
 
     def warm(self) -> None:
@@ -111,7 +128,9 @@ def compile_scorer(
     if n_outputs > 1:
         raise ValueError(f"the model has {n_outputs} outputs, allowed is 1")
     source = _source(model, model[:-1] if is_pipeline and len(model) > 1 else None, features)
-    reference = Scorer(source=source, forest=SklearnForest(final, ""), encoder=None, reason=None)
+    reference = Scorer(
+        preprocess=source.preprocess, forest=SklearnForest(final, ""), encoder=None, reason=None
+    )
     rows = _answered(reference, list(check_rows or ())[:CHECKED_ROWS])
     forest: Forest = compiled or compile_forest(
         final, check_rows=source.preprocess(rows) if rows else None
@@ -119,14 +138,20 @@ def compile_scorer(
     encoder, reason = None, forest.reason
     if reason is None:
         encoder, reason = _compile_preprocessing(source, features, rows)
-    scorer = Scorer(source=source, forest=forest, encoder=encoder, reason=reason)
+    scorer = Scorer(preprocess=source.preprocess, forest=forest, encoder=encoder, reason=reason)
     if rows and scorer.score(rows).tobytes() != reference.score(rows).tobytes():
         reason = "scores differ from scikit-learn's on the rows to check"
         forest = SklearnForest(final, reason)
-        scorer = Scorer(source=source, forest=forest, encoder=None, reason=reason)
+        scorer = Scorer(preprocess=source.preprocess, forest=forest, encoder=None, reason=reason)
     if reason:
         logger.warning("%s is not compiled as a whole: %s", type(model).__name__, reason)
     return scorer
+
+
+def model_preprocessing(model: Any, features: Sequence[FeatureLike]) -> Preprocess:
+    """How the fitted model itself makes vectors of rows. Raises ValueError as compile_scorer."""
+    is_chain = type(model).__name__ == "Pipeline" and len(model) > 1
+    return _source(model, model[:-1] if is_chain else None, features).preprocess
 
 
 def _source(model: Any, preprocessing: Any, features: Sequence[FeatureLike]) -> Source:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
-import pandas as pd
 
 from serve_app.model.frame import FeatureLike
 
@@ -33,22 +33,19 @@ class Unforeseen(Exception):
     """A value that the compiled way does not take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(msgspec.Struct, frozen=True, tag=True):
     value: Value
 
     def __call__(self, value: Value) -> Value:
         return self.value if is_missing(value) else value
 
 
-@dataclass(frozen=True, slots=True)
-class IsMissing:
+class IsMissing(msgspec.Struct, frozen=True, tag=True):
     def __call__(self, value: Value) -> Value:
         return 1.0 if is_missing(value) else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Standardize:
+class Standardize(msgspec.Struct, frozen=True, tag=True):
     mean: float | None
     scale: float | None
 
@@ -58,8 +55,7 @@ class Standardize:
         return float(value if self.scale is None else value / self.scale)
 
 
-@dataclass(frozen=True, slots=True)
-class Rescale:
+class Rescale(msgspec.Struct, frozen=True, tag=True):
     scale: float
     shift: float
     low: float = -math.inf
@@ -70,8 +66,7 @@ class Rescale:
         return float(self.low if scaled < self.low else min(scaled, self.high))
 
 
-@dataclass(frozen=True, slots=True)
-class Encode:
+class Encode(msgspec.Struct, frozen=True, tag=True):
     """One output column of an encoder. Answers that are absent are errors in the encoder."""
 
     codes: dict[Value, float]
@@ -88,7 +83,7 @@ class Encode:
         return code
 
 
-Step = Callable[[Any], Any]
+Step = Fill | IsMissing | Standardize | Rescale | Encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +305,8 @@ def _encoded(encoder: Any, position: int, values: list[Any]) -> list[list[float]
     is_text = [categories.dtype.kind in "OU" for categories in encoder.categories_]
     cells = [[categories[0]] * len(values) for categories in encoder.categories_]
     cells[position] = values
+    import pandas as pd  # a second that a replica with a stored scorer need not spend
+
     table = pd.DataFrame(
         {
             name: pd.Series(cell, dtype="object" if text else None)

@@ -33,7 +33,8 @@ class RowEncoder:
     """Encodes rows for the forest; raises Unforeseen for what scikit-learn must look at itself."""
 
     def __init__(self, table: Table, features: Sequence[FeatureLike]) -> None:
-        self._width = len(features)
+        self.table = table
+        self._width = width = len(features)
         self._fields: list[tuple[int, Field]] = []
         for source, run in groupby(table.columns, key=lambda column: column.source):
             columns = list(run)
@@ -41,11 +42,16 @@ class RowEncoder:
             made = field(columns, features[source].dtype, refuse_nan=table.sparse)
             self._fields.append((source, made))
         self._n_columns = len(table.columns)
+        self._pack_plain = struct.Struct(f"{width}f").pack if _is_plain(table, features) else None
+        self._floats = (float,) * width
 
     def __call__(self, rows: Sequence[Row]) -> Float32s:
-        fields, width = self._fields, self._width
+        fields, width, pack_plain = self._fields, self._width, self._pack_plain
         parts: list[bytes] = []
         for row in rows:
+            if pack_plain is not None and tuple(map(type, row)) == self._floats:
+                parts.append(_pack_floats(pack_plain, row))
+                continue
             if len(row) != width:
                 raise ValueError(f"a row has {len(row)} values, expected {width}")
             try:
@@ -54,6 +60,25 @@ class RowEncoder:
                 raise Unforeseen from None
         vectors = np.frombuffer(b"".join(parts), dtype=np.float32)
         return vectors.reshape(len(rows), self._n_columns)
+
+
+def _is_plain(table: Table, features: Sequence[FeatureLike]) -> bool:
+    """Whether a row of floats is the forest's vector as it stands: 1 microsecond instead of 6."""
+    sources = [column.source for column in table.columns]
+    steps = [step for column in table.columns for step in column.steps]
+    return (
+        not table.sparse
+        and sources == list(range(len(features)))
+        and all(feature.dtype == "float64" for feature in features)
+        and not steps
+    )
+
+
+def _pack_floats(pack: Callable[..., bytes], row: Sequence[Any]) -> bytes:
+    try:
+        return pack(*row)
+    except OverflowError:  # beyond float32: scikit-learn refuses it in its own words
+        raise Unforeseen from None
 
 
 class _TextTable(dict[Any, bytes]):

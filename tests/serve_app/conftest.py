@@ -35,6 +35,8 @@ class HalvesScorer:
             raise RuntimeError(f"secret internal detail: {rows}")
         return np.column_stack([1 - first / 100, first / 100])
 
+    score_at_once = score
+
 
 class RememberingRecorder:
     def __init__(self) -> None:
