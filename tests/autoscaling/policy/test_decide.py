@@ -41,9 +41,7 @@ class Service:
             latency_counts=counts,
         )
         reports = tuple(replace(report, replica_id=f"r{i}") for i in range(self.running))
-        return Observation(
-            now_s=self.now_s, target=target, running=self.running, reports=reports
-        )
+        return Observation(now_s=self.now_s, target=target, running=self.running, reports=reports)
 
 
 def drive(service: Service, rps: float, seconds: int, decision: Decision | None = None) -> Decision:

@@ -115,7 +115,7 @@ def test_the_fit_finds_the_simulated_capacity():
     assert [c for c, _ in state.stretches] == list(capacity.FITTED)
     for replicas, utilisation in ((1, 0.618), (4, 0.876)):
         rps = capacity.capacity_rps(state, replicas, service.mean_s, config)
-        assert rps * service.mean_s / replicas == pytest.approx(utilisation, rel=0.03)
+        assert rps * service.mean_s / replicas == pytest.approx(utilisation, rel=0.04)
     assert capacity.need(state, 1e9, service.mean_s, config) == config.max_replicas
 
 
@@ -178,7 +178,13 @@ def test_state_survives_json_and_garbage_is_refused():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("quantile", 1.5), ("slo_ms", 0), ("min_replicas", 2.5), ("max_replicas", 0), ("caution", "x")],
+    [
+        ("quantile", 1.5),
+        ("slo_ms", 0),
+        ("min_replicas", 2.5),
+        ("max_replicas", 0),
+        ("caution", "x"),
+    ],
 )
 def test_settings_out_of_range_name_key_value_and_range(key, value):
     with pytest.raises(ConfigError, match=rf"{key} = .* is not allowed: .* from .* to"):

@@ -107,7 +107,8 @@ def test_timestamps_are_replayed_exactly(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "t_s,rps\n", "t_s,rps\n0,x\n", "t_s,rps\n0,nan\n", "t_s,rps\n1,2\n0,2\n"]
+    "text",
+    ["", "a,b\n1,2\n", "t_s,rps\n", "t_s,rps\n0,x\n", "t_s,rps\n0,nan\n", "t_s,rps\n1,2\n0,2\n"],
 )
 def test_bad_traces_are_refused(tmp_path, text):
     path = tmp_path / "bad.csv"
