@@ -184,7 +184,7 @@ def _differences(
 def _vectors(
     reports: Sequence[ReplicaReport],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Counters as one line per report, and which of them can be true."""
+    """Counters as one line per report, zeros if they cannot be true, and which can."""
     vectors = np.full((len(reports), WIDTH), np.nan)
     now = np.empty((len(reports), 3))
     for i, report in enumerate(reports):
@@ -207,4 +207,5 @@ def _vectors(
     good &= (now[:, 1:] < IMPLAUSIBLE).all(axis=1)
     good &= vectors[:, WITHIN] <= vectors[:, COMPLETED]
     good &= vectors[:, COMPLETED] <= vectors[:, ACCEPTED]
+    vectors[~good] = 0.0
     return vectors, good
