@@ -17,7 +17,7 @@ from autoscaling.policy.types import Config, Observation
 
 REPLICAS = 64
 RPS_EACH = 60.0
-SECONDS = 1500
+SECONDS = 900
 
 
 def main() -> None:
