@@ -198,8 +198,11 @@ class Traffic:
         number = 0
         due_s = time.monotonic()
         while not self._stop.is_set():
-            await self._send(session, f"{self._prefix}-{worker}-{number}")
+            name = f"{self._prefix}-{worker}-{number}"
+            await self._send(session, name)
             number += 1
+            if name in self.failed:  # a service that is down is not hammered
+                await asyncio.sleep(0.2)
             due_s = max(due_s + self._pause_s, time.monotonic() - 1.0)  # no rush after a stall
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
