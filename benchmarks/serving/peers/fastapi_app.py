@@ -9,7 +9,7 @@ from pydantic import BaseModel, create_model
 app = FastAPI()
 model = joblib.load(os.environ["BENCH_MODEL"])
 names = [f"feature_{number:02d}" for number in range(20)]
-Row = create_model("Row", **{name: (float, ...) for name in names})  # type: ignore[call-overload]
+Row = create_model("Row", **dict.fromkeys(names, (float, ...)))
 
 
 class Answer(BaseModel):

@@ -10,7 +10,7 @@ from ray import serve
 
 app = FastAPI()
 names = [f"feature_{number:02d}" for number in range(20)]
-Row = create_model("Row", **{name: (float, ...) for name in names})  # type: ignore[call-overload]
+Row = create_model("Row", **dict.fromkeys(names, (float, ...)))
 
 
 class Answer(BaseModel):
