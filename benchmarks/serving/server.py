@@ -152,6 +152,7 @@ class Server:
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._folder),
+            "RAY_raylet_start_wait_time_s": "120",  # 30 is too little on a busy machine
             "RAY_worker_niceness": "0",  # Ray lowers its workers' priority; peers have theirs whole
             "BENCH_PORT": str(self.port),
             **self._launch.variables,

@@ -239,11 +239,16 @@ def read_request_id(scope: Scope) -> str:
     """The caller's ``X-Request-ID``, or a fresh one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and value:
-            try:
-                return check_request_id(value.decode("utf-8", "replace"), "X-Request-ID")
-            except RequestInvalidError as exc:
-                raise Problem(HTTPStatus.BAD_REQUEST, "request-id", str(exc)) from exc
+            return accepted_request_id(value.decode("utf-8", "replace"), "X-Request-ID")
     return str(uuid.uuid4())
+
+
+def accepted_request_id(text: str, where: str) -> str:
+    """The id as it is, or the problem that it cannot stand in a log."""
+    try:
+        return check_request_id(text, where)
+    except RequestInvalidError as exc:
+        raise Problem(HTTPStatus.BAD_REQUEST, "request-id", str(exc)) from exc
 
 
 def _internal(detail: str) -> Problem:

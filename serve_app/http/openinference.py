@@ -16,6 +16,7 @@ from serve_app.http.asgi import (
     Request,
     Response,
     Route,
+    accepted_request_id,
     failure,
     refusal,
 )
@@ -37,7 +38,6 @@ from serve_app.schema import (
     FeatureSpec,
     PredictRequest,
     RequestInvalidError,
-    check_request_id,
     read_context,
 )
 
@@ -116,7 +116,7 @@ def infer_route(predictor: Predictor, *, retry_after_s: int) -> Route:
         try:
             decoded = decode_infer(request.body)
             if decoded.id:
-                identity = check_request_id(decoded.id, "id")
+                identity = accepted_request_id(decoded.id, "id")
             names = chosen_outputs(decoded, output_names(classes))
             rows = read_rows(decoded.inputs, features)
             answer = await predictor.answer(

@@ -255,3 +255,20 @@ async def test_a_crash_at_any_moment_leaves_every_number_stored_or_explained(
     assert agent.dropped.get("lost_in_replica", 0) <= in_memory_only
     assert "unreadable" not in agent.dropped
     journal.close()
+
+
+async def test_run_pauses_after_what_waited_when_it_began(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, limits=ROOMY)
+    recorder, sleeper = open_recorder(journal), Sleeper(stop_after=5)
+
+    class BusyAgent(FakeAgent):
+        async def ingest(self, payload: bytes) -> Ack:
+            record(recorder)  # requests go on while a delivery is under way
+            return await super().ingest(payload)
+
+    agent = BusyAgent()
+    record(recorder)
+    with suppress(asyncio.CancelledError):
+        await sender_of(journal, agent, sleeper).run()
+    assert agent.ranges == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert sleeper.slept_s == [SETTINGS.flush_interval_s] * 5
