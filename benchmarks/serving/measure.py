@@ -176,11 +176,7 @@ def median_of(turns: Sequence[Turn], name: str, connections: int, what: str) -> 
 
 
 def ratio(turns: Sequence[Turn], name: str, base: str, connections: int, what: str) -> float | None:
-<<<<<<< HEAD
-    """Median over rounds of a figure beside another contender's in that round; None if never."""
-=======
     """Median over rounds of a figure beside that of ``base`` in the same round; None without."""
->>>>>>> bench
     figures = {
         (turn.contender, turn.round): getattr(load, what)
         for turn in turns

@@ -9,11 +9,7 @@ from pydantic import BaseModel, create_model
 app = FastAPI()
 model = joblib.load(os.environ["BENCH_MODEL"])
 names = [f"feature_{number:02d}" for number in range(20)]
-<<<<<<< HEAD
-Row = create_model("Row", **dict.fromkeys(names, (float, ...)))  # type: ignore[call-overload]
-=======
 Row = create_model("Row", **dict.fromkeys(names, (float, ...)))
->>>>>>> bench
 
 
 class Answer(BaseModel):

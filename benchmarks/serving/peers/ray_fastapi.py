@@ -10,11 +10,7 @@ from ray import serve
 
 app = FastAPI()
 names = [f"feature_{number:02d}" for number in range(20)]
-<<<<<<< HEAD
-Row = create_model("Row", **dict.fromkeys(names, (float, ...)))  # type: ignore[call-overload]
-=======
 Row = create_model("Row", **dict.fromkeys(names, (float, ...)))
->>>>>>> bench
 
 
 class Answer(BaseModel):
