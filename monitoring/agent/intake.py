@@ -188,6 +188,9 @@ def known_policies(state_dir: Path, configured: Sequence[str]) -> frozenset[str]
         remembered = msgspec.json.decode(path.read_bytes(), type=list[str])
     known = frozenset(remembered) | frozenset(configured)
     if known != frozenset(remembered):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, msgspec.json.encode(sorted(known)))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, msgspec.json.encode(sorted(known)))
+        except OSError as error:  # a full disk must not keep the agent from starting
+            log.error("masking policies cannot be remembered in %s: %s", path, error)
     return known

@@ -30,7 +30,13 @@ import pyarrow as pa
 
 from monitoring.agent.frames import OpenHead, RowsHead
 from monitoring.agent.ledger import Coverage, Tally
-from monitoring.agent.received import Received, replace_file, sync_folder
+from monitoring.agent.received import (
+    RESERVE_NAME,
+    Received,
+    replace_file,
+    sync_folder,
+    with_reserve,
+)
 from monitoring.agent.segment import (
     SUFFIX,
     OpenSegment,
@@ -39,6 +45,7 @@ from monitoring.agent.segment import (
     map_file,
     new_runs,
     recover,
+    seal_or_close,
 )
 from monitoring.agent.settings import SpoolSettings
 from monitoring.errors import FrameCorrupt
@@ -62,7 +69,10 @@ class Spool:
     """All methods may be called from any thread; each holds the shard's lock while it works."""
 
     def __init__(self, folder: Path, epoch: str, settings: SpoolSettings, now_s: float) -> None:
-        """Claim an epoch and adopt what dead agents left. Raises ``OSError`` on a bad disk."""
+        """Claim an epoch and adopt what dead agents left. Raises ``OSError`` on a bad disk.
+
+        A full disk is no reason not to start: only uploads can free it.
+        """
         self.epoch = epoch
         self._folder = folder
         self._own = folder / epoch
@@ -73,6 +83,7 @@ class Spool:
         self._open: dict[tuple[Stream, int], OpenSegment] = {}
         self._sealed: deque[SealedSegment] = deque()
         self._adopted: dict[Path, int] = {}
+        self._adopting: dict[Path, int] = {}
         self._followed: dict[Path, int] = {}
         self._foreign = 0
         self._file_bytes = settings.file_bytes * 2  # until the first file tells the true ratio
@@ -80,11 +91,18 @@ class Spool:
         self._received = Received(folder)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with self._exclusive(follow=False):
-            self._own.mkdir()
-            self._own_lock = _try_lock(self._own)
+            with_reserve(folder / RESERVE_NAME, self._claim)
             self._received.refresh()
             self.adopt(now_s)
             self._follow()
+
+    def _claim(self) -> None:
+        self._own.mkdir()
+        try:
+            self._own_lock = _try_lock(self._own)
+        except OSError:
+            self._own.rmdir()
+            raise
 
     @contextmanager
     def _exclusive(self, *, follow: bool = True) -> Iterator[None]:
@@ -194,13 +212,7 @@ class Spool:
 
     def _seal(self, segment: OpenSegment, now_s: float) -> None:
         del self._open[segment.stream, segment.hour]
-        try:
-            self._sealed.append(segment.seal(now_s))
-        except OSError as error:
-            # Without room for its last frame a segment is as final: nobody writes to it again.
-            segment.broken = True
-            log.warning("segment %s closed without its seal: %s", segment.name, error)
-            self._sealed.append(segment.seal(now_s))
+        self._sealed.append(seal_or_close(segment, now_s))
 
     def next_sealed(self) -> SealedSegment | None:
         """Return the oldest sealed segment without taking it out."""
@@ -239,13 +251,35 @@ class Spool:
         found = 0
         with self._exclusive(follow=False):
             for folder in self._other_epochs():
-                descriptor = _try_lock(folder)
-                if descriptor is None:
-                    continue
-                self._adopted[folder] = descriptor
-                for path in sorted(folder.glob(f"*{SUFFIX}")):
-                    found += self._adopt_segment(path, now_s)
-                self._drop_if_empty(folder)
+                found += self._adopt_epoch(folder, now_s)
+        return found
+
+    def _adopt_epoch(self, folder: Path, now_s: float) -> int:
+        """Take an epoch whose agent is gone; an unreadable segment stays and is tried again.
+
+        The epoch counts as adopted only when every segment was taken; until then its lock is kept,
+        and ``adopt`` looks at it again.
+        """
+        try:
+            descriptor = self._adopting.pop(folder, None) or _try_lock(folder)
+        except OSError as error:
+            log.warning("epoch %s cannot be locked and is tried again: %s", folder.name, error)
+            return 0
+        if descriptor is None:
+            return 0
+        taken = {segment.path for segment in self._sealed}
+        found, failed = 0, False
+        for path in sorted(set(folder.glob(f"*{SUFFIX}")) - taken):
+            try:
+                found += self._adopt_segment(path, now_s)
+            except OSError as error:
+                log.warning("segment %s is tried again: %s", path.name, error)
+                failed = True
+        if failed:
+            self._adopting[folder] = descriptor
+        else:
+            self._adopted[folder] = descriptor
+            self._drop_if_empty(folder)
         return found
 
     def _adopt_segment(self, path: Path, now_s: float) -> int:
@@ -327,10 +361,12 @@ class Spool:
                 segment.sync()
                 os.close(segment.descriptor)
             self._open.clear()
-            for descriptor in (*self._adopted.values(), self._own_lock, self._lock):
+            held = (*self._adopted.values(), *self._adopting.values(), self._own_lock, self._lock)
+            for descriptor in held:
                 if descriptor is not None:
                     os.close(descriptor)
             self._adopted.clear()
+            self._adopting.clear()
 
 
 def _copy(tally: Tally) -> Tally:
