@@ -106,7 +106,7 @@ class Intake:
         now_s = self._clock()
         if header.acknowledged:
             self._spool.mark(header.producer, 1, header.acknowledged, now_s)
-        missing = self._spool.missing(header.producer, header.first, header.last)
+        missing = self._spool.missing(header.producer, header.first, header.last, now_s)
         self.counts.deliveries += 1
         if missing != [(header.first, header.last)]:
             batch, events = _only(batch, events, missing)

@@ -89,7 +89,8 @@ class MonitoringService:
         self._settings = settings
         self._clock = clock
         folder = Path(settings.state_dir) / "spool" / settings.shard
-        self.spool = Spool(folder, new_epoch(clock(), chance), settings.spool, clock())
+        epoch = new_epoch(clock(), chance)
+        self.spool = Spool(folder, epoch, settings.spool, clock(), settings.shards)
         self.intake = Intake(settings, self.spool, clock, observers)
         self.uploader = Uploader(
             shard=settings.shard,
@@ -275,8 +276,7 @@ class MonitoringService:
 
     def _tick(self) -> None:
         now_s = self._clock()
-        if self.spool.state().foreign_epochs:
-            self.spool.adopt(now_s)
+        self.spool.adopt(now_s)
         self.spool.seal_due(now_s)
 
     def _guarded(self, what: str, action: Callable[[], object]) -> None:

@@ -5,8 +5,7 @@ open per stream and hour; ``<shard>/received.msgpack`` the account of what left 
 
 Invariants:
 
-- An epoch is one agent's life. It holds ``<epoch>/lock`` while it lives; whoever can lock it may
-  adopt its segments.
+- An epoch is one agent's life; what dead agents left is adopted (``epochs``).
 - Everything that changes a shard happens under ``<shard>/lock``. While two agents live side by
   side (a redeploy), each first reads what the other has written since, so that both refuse the
   same numbers.
@@ -17,7 +16,6 @@ Invariants:
 import fcntl
 import logging
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -28,15 +26,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from monitoring.agent.elsewhere import Elsewhere
+from monitoring.agent.epochs import Epochs
 from monitoring.agent.frames import OpenHead, RowsHead
 from monitoring.agent.ledger import Coverage, Tally
-from monitoring.agent.received import (
-    RESERVE_NAME,
-    Received,
-    replace_file,
-    sync_folder,
-    with_reserve,
-)
+from monitoring.agent.received import RESERVE_NAME, Received, replace_file, with_reserve
 from monitoring.agent.segment import (
     SUFFIX,
     OpenSegment,
@@ -68,41 +62,36 @@ class SpoolState:
 class Spool:
     """All methods may be called from any thread; each holds the shard's lock while it works."""
 
-    def __init__(self, folder: Path, epoch: str, settings: SpoolSettings, now_s: float) -> None:
+    def __init__(
+        self, folder: Path, epoch: str, settings: SpoolSettings, now_s: float, shards: int = 1
+    ) -> None:
         """Claim an epoch and adopt what dead agents left. Raises ``OSError`` on a bad disk.
 
         A full disk is no reason not to start: only uploads can free it.
         """
         self.epoch = epoch
         self._folder = folder
-        self._own = folder / epoch
         self._dead = folder.parent.parent / "dead-letter"
         self._settings = settings
         self._mutex = threading.RLock()
         self._numbers = 0
         self._open: dict[tuple[Stream, int], OpenSegment] = {}
         self._sealed: deque[SealedSegment] = deque()
-        self._adopted: dict[Path, int] = {}
-        self._adopting: dict[Path, int] = {}
+        self._epochs = Epochs(folder, epoch, shards)
+        self._elsewhere = Elsewhere(folder)
+        self._met: set[str] = set()
         self._followed: dict[Path, int] = {}
         self._foreign = 0
+        self._strays = 0
         self._file_bytes = settings.file_bytes * 2  # until the first file tells the true ratio
         folder.mkdir(parents=True, exist_ok=True)
         self._received = Received(folder)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with self._exclusive(follow=False):
-            with_reserve(folder / RESERVE_NAME, self._claim)
+            with_reserve(folder / RESERVE_NAME, self._epochs.claim)
             self._received.refresh()
             self.adopt(now_s)
             self._follow()
-
-    def _claim(self) -> None:
-        self._own.mkdir()
-        try:
-            self._own_lock = _try_lock(self._own)
-        except OSError:
-            self._own.rmdir()
-            raise
 
     @contextmanager
     def _exclusive(self, *, follow: bool = True) -> Iterator[None]:
@@ -127,7 +116,12 @@ class Spool:
             if self._settings.fsync == "always":
                 self.sync()
 
-    def missing(self, producer: str, first: int, last: int) -> list[tuple[int, int]]:
+    def missing(self, producer: str, first: int, last: int, now_s: float) -> list[tuple[int, int]]:
+        """Return the parts of a range that no shard has received. Raises ``OSError``."""
+        if producer not in self._met:
+            for known in self._elsewhere.received(producer):
+                self.mark(producer, *known, now_s)
+            self._met.add(producer)
         return self._received.missing(producer, first, last)
 
     def through(self, producer: str) -> int:
@@ -172,7 +166,7 @@ class Spool:
             opened_at_s=now_s,
         )
         self._numbers += 1
-        segment = create(self._own, head, hour)
+        segment = create(self._epochs.own, head, hour)
         self._open[stream, hour] = segment
         return segment
 
@@ -230,7 +224,7 @@ class Spool:
             segment.path.unlink(missing_ok=True)
             if segment in self._sealed:
                 self._sealed.remove(segment)
-            self._drop_if_empty(segment.path.parent)
+            self._epochs.drop_if_empty(segment.path.parent)
 
     def _path_of(self, segment: str) -> Path:
         return self._folder / segment.rsplit("-", 1)[0] / f"{segment}{SUFFIX}"
@@ -250,22 +244,21 @@ class Spool:
         """Take over the segments of epochs whose agent is gone; return how many."""
         found = 0
         with self._exclusive(follow=False):
-            for folder in self._other_epochs():
+            self._strays = self._epochs.fetch_strays()
+            for folder in self._epochs.others():
                 found += self._adopt_epoch(folder, now_s)
         return found
 
     def _adopt_epoch(self, folder: Path, now_s: float) -> int:
         """Take an epoch whose agent is gone; an unreadable segment stays and is tried again.
 
-        The epoch counts as adopted only when every segment was taken; until then its lock is kept,
-        and ``adopt`` looks at it again.
+        The epoch is finished only when every segment was taken; until then ``adopt`` looks again.
         """
         try:
-            descriptor = self._adopting.pop(folder, None) or _try_lock(folder)
+            if not self._epochs.take(folder):
+                return 0
         except OSError as error:
             log.warning("epoch %s cannot be locked and is tried again: %s", folder.name, error)
-            return 0
-        if descriptor is None:
             return 0
         taken = {segment.path for segment in self._sealed}
         found, failed = 0, False
@@ -275,11 +268,8 @@ class Spool:
             except OSError as error:
                 log.warning("segment %s is tried again: %s", path.name, error)
                 failed = True
-        if failed:
-            self._adopting[folder] = descriptor
-        else:
-            self._adopted[folder] = descriptor
-            self._drop_if_empty(folder)
+        if not failed:
+            self._epochs.finish(folder)
         return found
 
     def _adopt_segment(self, path: Path, now_s: float) -> int:
@@ -303,7 +293,7 @@ class Spool:
     def _follow(self) -> None:
         """Learn what other living agents of this shard have received since the last look."""
         self._received.refresh()
-        others = self._other_epochs()
+        others = self._epochs.others()
         self._foreign = len(others)
         if not others:
             return
@@ -317,19 +307,6 @@ class Spool:
                     self.mark(head.producer, head.first, head.last, stat.st_mtime)
         self._followed = followed
 
-    def _other_epochs(self) -> list[Path]:
-        own = {self.epoch, *(folder.name for folder in self._adopted)}
-        with os.scandir(self._folder) as entries:
-            names = [e.name for e in entries if e.name not in own and e.is_dir()]
-        return [self._folder / name for name in sorted(names)]
-
-    def _drop_if_empty(self, folder: Path) -> None:
-        """Remove an adopted epoch once its last segment is stored."""
-        if folder in self._adopted and not any(folder.glob(f"*{SUFFIX}")):
-            shutil.rmtree(folder)
-            os.close(self._adopted.pop(folder))
-            sync_folder(self._folder)
-
     def _segments(self) -> list[OpenSegment | SealedSegment]:
         return [*self._open.values(), *self._sealed]
 
@@ -341,7 +318,7 @@ class Spool:
                 sealed_segments=len(self._sealed),
                 bytes=sum(s.bytes for s in segments),
                 oldest_opened_at_s=min((s.opened_at_s for s in segments), default=None),
-                foreign_epochs=self._foreign,
+                foreign_epochs=self._foreign + self._strays,
             )
 
     def accounts(self) -> tuple[dict[str, Tally], dict[str, Tally], Tally]:
@@ -361,26 +338,11 @@ class Spool:
                 segment.sync()
                 os.close(segment.descriptor)
             self._open.clear()
-            held = (*self._adopted.values(), *self._adopting.values(), self._own_lock, self._lock)
-            for descriptor in held:
-                if descriptor is not None:
-                    os.close(descriptor)
-            self._adopted.clear()
-            self._adopting.clear()
+            self._epochs.close()
+            os.close(self._lock)
 
 
 def _copy(tally: Tally) -> Tally:
     fresh = Tally()
     fresh.add(tally)
     return fresh
-
-
-def _try_lock(folder: Path) -> int | None:
-    """Lock an epoch's folder for this process's life; None when its agent is alive."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
