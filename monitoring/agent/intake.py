@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from monitoring.agent.frames import RowsHead
 from monitoring.agent.ingest import Run, kept_rows, plan_runs, read_delivery
 from monitoring.agent.received import replace_file
 from monitoring.agent.sampling import BudgetState, Decision, EventTable, at_second, decide
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.spool import Spool
+from monitoring.agent.spool_frames import RowsHead
 from monitoring.errors import DeliveryRejected, MonitoringError, SinkUnavailable
 from monitoring.events import Ack, DeliveryHeader
 

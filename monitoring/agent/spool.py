@@ -1,6 +1,6 @@
 """The spool of one shard: durable deliveries on their way to storage.
 
-``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments (``frames``), one
+``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments (``spool_frames``), one
 open per stream and hour; ``<shard>/received.msgpack`` the account of what left (``received``).
 
 Invariants:
@@ -28,7 +28,6 @@ import pyarrow as pa
 
 from monitoring.agent.elsewhere import Elsewhere
 from monitoring.agent.epochs import Epochs
-from monitoring.agent.frames import OpenHead, RowsHead
 from monitoring.agent.ledger import Coverage, Tally
 from monitoring.agent.received import RESERVE_NAME, Received, replace_file, with_reserve
 from monitoring.agent.segment import (
@@ -42,6 +41,7 @@ from monitoring.agent.segment import (
     seal_or_close,
 )
 from monitoring.agent.settings import SpoolSettings
+from monitoring.agent.spool_frames import OpenHead, RowsHead
 from monitoring.errors import FrameCorrupt
 from monitoring.events import Stream
 

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from monitoring.agent.frames import RowsHead
 from monitoring.agent.settings import SinkSettings, SpoolSettings
 from monitoring.agent.sink import FsspecSink
+from monitoring.agent.spool_frames import RowsHead
 from monitoring.agent.verify import verify
 from monitoring.errors import SinkUnavailable
 from tests.monitoring.agent.conftest import (
