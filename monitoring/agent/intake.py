@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from monitoring.agent.frames import RowsHead
 from monitoring.agent.ingest import Run, kept_rows, plan_runs, read_delivery
 from monitoring.agent.received import replace_file
 from monitoring.agent.sampling import BudgetState, Decision, EventTable, at_second, decide
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.spool import Spool
+from monitoring.agent.spool_frames import RowsHead
 from monitoring.errors import DeliveryRejected, MonitoringError, SinkUnavailable
 from monitoring.events import Ack, DeliveryHeader
 
@@ -106,7 +106,7 @@ class Intake:
         now_s = self._clock()
         if header.acknowledged:
             self._spool.mark(header.producer, 1, header.acknowledged, now_s)
-        missing = self._spool.missing(header.producer, header.first, header.last)
+        missing = self._spool.missing(header.producer, header.first, header.last, now_s)
         self.counts.deliveries += 1
         if missing != [(header.first, header.last)]:
             batch, events = _only(batch, events, missing)
@@ -188,6 +188,9 @@ def known_policies(state_dir: Path, configured: Sequence[str]) -> frozenset[str]
         remembered = msgspec.json.decode(path.read_bytes(), type=list[str])
     known = frozenset(remembered) | frozenset(configured)
     if known != frozenset(remembered):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, msgspec.json.encode(sorted(known)))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, msgspec.json.encode(sorted(known)))
+        except OSError as error:  # a full disk must not keep the agent from starting
+            log.error("masking policies cannot be remembered in %s: %s", path, error)
     return known

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from monitoring.agent.frames import Frame, Kind, OpenHead, RowsHead, scan
 from monitoring.agent.ingest import frame_schema, sampled_by_names
 from monitoring.agent.ledger import Coverage, Covered, all_dropped, merged
+from monitoring.agent.spool_frames import Frame, Kind, OpenHead, RowsHead, scan
 from monitoring.errors import FrameCorrupt
 from monitoring.events import FEATURE_PREFIX, SCHEMA_VERSION, Stream, stored_schema
 

@@ -146,7 +146,10 @@ def with_reserve(reserve: Path, write: Callable[[], None]) -> None:
 
 def make_reserve(reserve: Path) -> None:
     """Set room aside; none left is no error, the reserve is only missing then."""
-    descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
     try:
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     except OSError:

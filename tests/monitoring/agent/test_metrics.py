@@ -81,7 +81,7 @@ def test_memory_is_bounded_and_sums_stay():
     fleet = Fleet()
     for number in range(MAX_REPLICAS + 50):
         fleet.note(report(f"r{number}"), 0.0)
-    assert len(fleet._latest) == MAX_REPLICAS
+    assert len(fleet._memory.latest) == len(fleet._noted) == MAX_REPLICAS
     (variant,) = fleet.totals(99.0).variants.values()
     assert variant.requests[200] == 3 * (MAX_REPLICAS + 50)
 
