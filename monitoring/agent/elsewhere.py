@@ -34,8 +34,10 @@ class Elsewhere:
         """
         for _ in range(ROUNDS):
             epochs = self._epochs()
+            ends: dict[Path, int] = {}
             for shard, found in epochs.items():
-                self._look(shard, found)
+                ends |= self._look(shard, found)
+            self._read = ends
             if self._epochs() == epochs:
                 accounts = self._accounts.values()
                 return [r for account in accounts for r in account.intervals.get(producer, ())]
@@ -45,14 +47,17 @@ class Elsewhere:
         shards = (shard for shard in folders(self._folder.parent) if shard != self._folder)
         return {shard: folders(shard) for shard in shards}
 
-    def _look(self, shard: Path, epochs: list[Path]) -> None:
+    def _look(self, shard: Path, epochs: list[Path]) -> dict[Path, int]:
+        """Read one shard and return how far into each of its segments."""
+        ends = {}
         account = self._accounts.setdefault(shard, Received(shard))
         for path in (path for epoch in epochs for path in epoch.glob(f"*{SUFFIX}")):
             try:
                 seen_at_s = path.stat().st_mtime
-                runs, self._read[path] = new_runs(map_file(path), self._read.get(path, 0))
+                runs, ends[path] = new_runs(map_file(path), self._read.get(path, 0))
             except FileNotFoundError:
                 continue  # stored and in the checkpoint, or moved and found in the next round
             for head in runs:
                 account.add(head.producer, head.first, head.last, seen_at_s)
         account.refresh()
+        return ends

@@ -1,7 +1,8 @@
 """The spool of one shard: durable deliveries on their way to storage.
 
-``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments (``spool_frames``), one
-open per stream and hour; ``<shard>/received.msgpack`` the account of what left (``received``).
+``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments
+(``spool_frames``), one open per stream and hour; ``<shard>/received.msgpack`` the account of what
+left (``received``).
 
 Invariants:
 
