@@ -67,6 +67,7 @@ def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, A
         "policy_ids": [policy_id],
         "state_dir": settings.state_dir,
         "shard": str(shard),
+        "shards": settings.agent.shards,
         "sink": {
             "url": settings.sink,
             "endpoint_url": storage.endpoint_url,
