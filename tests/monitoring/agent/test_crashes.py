@@ -187,6 +187,29 @@ def test_a_full_disk_is_no_reason_not_to_start(tmp_path, monkeypatch):
     whole(tmp_path, 7)
 
 
+def test_the_reserve_makes_room_for_a_new_epoch(tmp_path, monkeypatch):
+    Agent(tmp_path).die()
+    folder = tmp_path / "state" / "spool" / "0"
+    reserve = folder / "reserve"
+    assert reserve.exists()
+    mkdir = Path.mkdir
+
+    def full_until_freed(path, *args, **options):
+        if path.parent == folder and reserve.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        mkdir(path, *args, **options)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "mkdir", full_until_freed)
+        agent = Agent(tmp_path, epoch="e2")
+    assert not reserve.exists()
+    agent.take(delivery(1, 2))
+    agent.drain()
+    agent.die()
+    assert reserve.exists()
+    whole(tmp_path, 2)
+
+
 def test_a_segment_that_cannot_be_taken_now_waits_alone_and_is_taken_later(tmp_path, monkeypatch):
     old = Agent(tmp_path)
     old.take(delivery(1, 5))
