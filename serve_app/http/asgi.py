@@ -150,18 +150,14 @@ class Application:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large(int(value))
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
+        message = await _next_message(receive)
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             return self._bounded(body)
         parts = [body]
         size = len(body)
         while message.get("more_body", False):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
+            message = await _next_message(receive)
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self._max_body_bytes:
@@ -189,6 +185,16 @@ class Application:
                 await self._on_shutdown()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+async def _next_message(receive: Receive) -> MutableMapping[str, Any]:
+    try:
+        message = await receive()
+    except Exception as exc:  # Ray's own proxy raises where a client has left
+        raise ClientGoneError from exc
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    return message
 
 
 def predict_route(predictor: Predictor, *, retry_after_s: int) -> Route:
