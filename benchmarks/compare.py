@@ -1,6 +1,6 @@
 """Confidence sequences, the check of the split and the estimate without labels, at full size.
 
-    .venv/bin/python -m benchmarks.compare [--runs 2000] [--windows 1000] [--json]
+    .venv/bin/python benchmarks/compare.py [--runs 2000] [--windows 1000] [--json]
 
 Prints, beside what is promised: how often A/A runs looked at every 100 events ever exclude zero,
 how many units a true difference takes beside a fixed-horizon test, how often the split's check
@@ -10,7 +10,7 @@ alarms, and how often the estimate's interval held the accuracy that came true.
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 from monitoring.analysis.calibration import ScoredRows, fit_calibration
 from monitoring.analysis.compare.effects import difference_of_arms, difference_of_pairs
-from monitoring.analysis.compare.moments import Moments
+from monitoring.analysis.compare.moments import PRIOR_UNITS, Moments
 from monitoring.analysis.compare.sequences import Mixture
 from monitoring.analysis.compare.split import log_evidence
 from monitoring.analysis.estimate import estimate
@@ -45,10 +45,10 @@ METRICS: dict[str, Draw] = {
 }
 
 
-def looks(x: np.ndarray) -> Iterator[np.ndarray]:
+def looks(x: np.ndarray) -> np.ndarray:
     """Running sums of powers 0 to 3 at each look."""
     powers = np.stack([np.ones(len(x)), x, x * x, x**3])
-    return iter(np.cumsum(powers, axis=1)[:, LOOK - 1 :: LOOK].T)
+    return np.cumsum(powers, axis=1)[:, LOOK - 1 :: LOOK].T
 
 
 def moments(sums: np.ndarray) -> Moments:
@@ -65,15 +65,32 @@ def decided_at(values: np.ndarray, treated: np.ndarray, plan: float) -> float:
     total = np.stack([np.ones(len(values)), values, values**2, values**3])
     every = np.cumsum(total, axis=1)[:, LOOK - 1 :: LOOK].T
     second = np.cumsum(total * treated, axis=1)[:, LOOK - 1 :: LOOK].T
-    for at, (both, b) in enumerate(zip(every, second, strict=True), 1):
-        if min(both[0] - b[0], b[0]) < 1:
-            continue
-        found = difference_of_arms(moments(both - b), moments(b), math.ceil(plan))
+    for at in worth_a_look(every - second, second):
+        found = difference_of_arms(
+            moments(every[at] - second[at]), moments(second[at]), math.ceil(plan)
+        )
         if found.obstacle is None and mixture.interval(
             found.difference, found.standard_error, found.progress
         ).excludes(0.0):
-            return at * LOOK
+            return float((at + 1) * LOOK)
     return math.inf
+
+
+def worth_a_look(first: np.ndarray, second: np.ndarray) -> list[int]:
+    """Looks at which zero can be excluded at all: its distance is 2.5 standard errors or more.
+
+    Only saves time: the boundary never comes below 3.0, and the code under test decides.
+    """
+    with np.errstate(all="ignore"):
+        arms = [
+            (a[:, 0], a[:, 1] / a[:, 0], a[:, 2] - a[:, 1] ** 2 / a[:, 0]) for a in (first, second)
+        ]
+        common = sum(squares for _, _, squares in arms) / (sum(n for n, _, _ in arms) - 2)
+        variance = sum(
+            (squares + PRIOR_UNITS * common) / (n - 1 + PRIOR_UNITS) / n for n, _, squares in arms
+        )
+        far = np.abs(arms[1][1] - arms[0][1]) >= 2.5 * np.sqrt(variance)
+    return np.flatnonzero(far & (arms[0][0] > 1) & (arms[1][0] > 1)).tolist()
 
 
 def aa_runs(job: tuple[str, float, int, int]) -> tuple[str, float, float]:
@@ -91,8 +108,11 @@ def paired_aa(runs: int, rng: np.random.Generator) -> float:
     mixture = Mixture(alpha=ALPHA)
     wrong = 0
     for _ in range(runs):
-        for sums in looks(rng.normal(0, 0.1, EVENTS // 2) * (rng.random(EVENTS // 2) < 0.3)):
-            found = difference_of_pairs(moments(sums), PLAN)
+        noise = rng.normal(0, 0.1, EVENTS // 2) * (rng.random(EVENTS // 2) < 0.3)
+        sums = looks(noise)
+        far = np.abs(sums[:, 1]) >= 2.5 * np.sqrt(sums[:, 2])
+        for at in np.flatnonzero(far):
+            found = difference_of_pairs(moments(sums[at]), PLAN)
             if found.obstacle is None and mixture.interval(
                 found.difference, found.standard_error, found.progress
             ).excludes(0.0):
