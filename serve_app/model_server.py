@@ -14,12 +14,15 @@ import ray
 from ray import serve
 
 from autoscaling.signals import ReplicaSignals
+from monitoring.capture.feedback import FeedbackCapture
+from monitoring.capture.masking import MaskingPolicy
 from monitoring.capture.stream_capture import StreamCapture
-from monitoring.events import ReplicaReport
+from monitoring.events import ReplicaReport, Stream, feedback_stream
 from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.capture import capture_stream, drain_orphans_for_ever
 from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
+from serve_app.http.feedback import feedback_route
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
@@ -69,16 +72,12 @@ class ModelServer:
         stream = champion_stream(manifest)
         self._tasks = [asyncio.create_task(self._report_for_ever())]
         self._capture: StreamCapture | None = None
+        self._feedback: StreamCapture | None = None
         if settings.capture.enabled:
-            self._capture = capture_stream(
-                settings,
-                stream,
-                policy,
-                self._agents,
-                producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
-                node=ray.get_runtime_context().get_node_id(),
+            self._capture = self._start_capture(stream, policy)
+            self._feedback = self._start_capture(
+                feedback_stream(manifest.name), policy.for_feedback()
             )
-            self._capture.start()
             self._tasks.append(asyncio.create_task(drain_orphans_for_ever(settings, self._agents)))
         self._variant = Variant(
             stream=stream,
@@ -96,6 +95,18 @@ class ModelServer:
             max_rows=settings.serving.max_rows,
         )
 
+    def _start_capture(self, stream: Stream, policy: MaskingPolicy) -> StreamCapture:
+        capture = capture_stream(
+            self._settings,
+            stream,
+            policy,
+            self._agents,
+            producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
+            node=ray.get_runtime_context().get_node_id(),
+        )
+        capture.start()
+        return capture
+
     def __serve_build_asgi_app__(self) -> Application:
         """Called by Ray Serve once the constructor is through."""
         serving = self._settings.serving
@@ -105,6 +116,10 @@ class ModelServer:
             **inference_routes(self._predictor, **limits),
             **monitor_routes(self._agents, self._read_scaling),
         }
+        if self._feedback is not None:
+            recorder = FeedbackCapture(self._feedback)
+            route = feedback_route(recorder, retry_after_s=serving.retry_after_s)
+            routes["/feedback"] = {"POST": route}
         return Application(
             routes,
             max_body_bytes=serving.max_body_bytes,
@@ -190,7 +205,9 @@ class ModelServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._capture is not None and not await self._capture.close(FLUSH_TIMEOUT_S):
+        captures = [capture for capture in (self._capture, self._feedback) if capture is not None]
+        closed = await asyncio.gather(*(capture.close(FLUSH_TIMEOUT_S) for capture in captures))
+        if not all(closed):
             logger.warning("not all events were handed over; the next replica takes the rest")
         await self._send_report()
         try:

@@ -1,5 +1,6 @@
 """Settings as people write them, turned into the options each part takes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from monitoring.capture.journal import JournalLimits
@@ -59,12 +60,12 @@ def champion_stream(manifest: Manifest) -> Stream:
     )
 
 
-def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, Any]:
+def agent_options(settings: Settings, shard: int, policy_ids: Sequence[str]) -> dict[str, Any]:
     """Options of one monitoring agent, as its actor takes them."""
     storage = settings.storage
     secret = storage.secret_access_key
     return {
-        "policy_ids": [policy_id],
+        "policy_ids": list(policy_ids),
         "state_dir": settings.state_dir,
         "shard": str(shard),
         "shards": settings.agent.shards,

@@ -22,10 +22,11 @@ from monitoring.events import Ack, DeliveryHeader
 log = logging.getLogger(__name__)
 
 POLICIES_FILE: Final = "policies.json"
+KEEP_ALL: Final = SamplingSettings()
 
 
 class Observer(Protocol):
-    """Sees every event once, before sampling; a failure is logged and hurts nobody."""
+    """Sees every prediction once, before sampling; a failure is logged and hurts nobody."""
 
     def observe(self, header: DeliveryHeader, batch: pa.RecordBatch) -> None: ...
 
@@ -123,15 +124,25 @@ class Intake:
         missing: list[tuple[int, int]],
         now_s: float,
     ) -> None:
-        state = at_second(self._budget, int(now_s))
-        decision, self._budget = decide(batch, events, header.stream, self.sampling, state)
+        decision = self._decide(header, batch, events, now_s)
         for run in plan_runs(header, events, missing, int(now_s // 3600)):
             rows = kept_rows(batch, events, run, decision)
             head = _account(header, run, decision, rows.num_rows)
             self._spool.append(header.stream, run.hour, head, rows, now_s)
             self._count(head)
         self.counts.rows += batch.num_rows
-        self._show(header, batch)
+        if header.stream.kind == "predictions":
+            self._show(header, batch)
+
+    def _decide(
+        self, header: DeliveryHeader, batch: pa.RecordBatch, events: EventTable, now_s: float
+    ) -> Decision:
+        """Sample predictions; keep all feedback, whose request may have been kept by a rule."""
+        if header.stream.kind == "feedback":
+            return decide(batch, events, header.stream, KEEP_ALL, BudgetState())[0]
+        state = at_second(self._budget, int(now_s))
+        decision, self._budget = decide(batch, events, header.stream, self.sampling, state)
+        return decision
 
     def _count(self, head: RowsHead) -> None:
         self.counts.events += head.last - head.first + 1

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from monitoring.agent.intervals import Intervals
 from monitoring.agent.ledger import Coverage, Covered, FileEntry, Head, Tally
 from monitoring.agent.settings import SinkSettings
-from monitoring.agent.sink import EVENTS, LEDGER, open_filesystem, root_path
+from monitoring.agent.sink import EVENTS, FEEDBACK, LEDGER, open_filesystem, root_path
 from monitoring.errors import SinkUnavailable
 
 ProblemKind = Literal["gap", "overlap", "duplicate", "unreadable"]
@@ -73,8 +73,9 @@ def verify(settings: SinkSettings, *, quick: bool = False) -> Verdict:
     # Heads first: a file stored and listed after that is news, not a contradiction.
     for path in _paths(filesystem, f"{root}/{LEDGER}", ".json", settings):
         _read_head(filesystem, path, root, evidence)
-    for path in _paths(filesystem, f"{root}/{EVENTS}", ".parquet", settings):
-        _read_file(filesystem, path, root, evidence, quick=quick)
+    for folder in (EVENTS, FEEDBACK):
+        for path in _paths(filesystem, f"{root}/{folder}", ".parquet", settings):
+            _read_file(filesystem, path, root, evidence, quick=quick)
     return _judge(evidence)
 
 
@@ -119,6 +120,10 @@ def _read_file(filesystem: Any, path: str, root: str, evidence: _Evidence, *, qu
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         _note_unreadable(name, evidence)
         return
+    if name.startswith(f"{FEEDBACK}/"):
+        # Its ``row`` says what it is about; each feedback is one line of its own.
+        at = rows.schema.get_field_index("row")
+        rows = rows.set_column(at, "row", pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows))
     for producer, ranges in coverage.items():
         for part in ranges:
             evidence.total.add(part)

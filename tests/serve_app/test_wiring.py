@@ -51,7 +51,7 @@ def test_agents_take_their_options_and_show_no_secret() -> None:
     settings = Settings.model_validate(
         {"sink": "s3://log", "storage": {"secret_access_key": "hunter2", "region": "eu-1"}}
     )
-    agent = agent_settings(agent_options(settings, 3, "policy"))
+    agent = agent_settings(agent_options(settings, 3, ["policy"]))
     assert (agent.shard, agent.sink.secret, agent.sink.region) == ("3", "hunter2", "eu-1")
     assert agent.spool.max_age_s == 3600
     assert "hunter2" not in repr(agent)
