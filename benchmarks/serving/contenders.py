@@ -30,7 +30,7 @@ class Contender:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
-def treeline(name: str, title: str, *, capture: bool) -> Contender:
+def treeline(name: str, title: str, *, capture: bool, replicas: int = 1) -> Contender:
     application = {
         "name": "treeline",
         "route_prefix": "/",
@@ -39,6 +39,8 @@ def treeline(name: str, title: str, *, capture: bool) -> Contender:
             "model": {"name": "bench", "version": "1.0.0"},
             "model_root": "{model_root}",
             "capture": {"enabled": capture},
+            # Small reservations, so that several replicas fit a small machine.
+            "serving": {"num_replicas": replicas, "num_cpus": 0.2},
         },
         "deployments": [{"name": "ModelServer", "user_config": {"sampling": {"rate": 1.0}}}],
     }
@@ -82,6 +84,8 @@ CONTENDERS: Final = (
     on_ray("ray-noop", "Ray Serve raw ASGI, no-op", "ray_noop", "treeline"),
     treeline("treeline", "Treeline, every prediction captured", capture=True),
     treeline("treeline-bare", "Treeline, capture off", capture=False),
+    treeline("treeline-2", "Treeline, 2 replicas", capture=True, replicas=2),
+    treeline("treeline-4", "Treeline, 4 replicas", capture=True, replicas=4),
     Contender(
         name="fastapi",
         title="FastAPI + uvicorn + scikit-learn",

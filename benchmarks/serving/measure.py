@@ -22,18 +22,23 @@ from benchmarks.serving.wrk import Load, LoadFailed, require_wrk, run_wrk, write
 
 FOLDER: Final = Path(".treeline/bench")
 CONNECTIONS: Final = (1, 8, 32)
+CPU_CONNECTIONS: Final = 8
 WARM_S: Final = 2
 START_TIMEOUT_S: Final = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One contender in one round. ``start_s`` is from the command to the first answer."""
+    """One contender in one round. ``start_s`` is from the command to the first answer.
+
+    ``cpu_us`` is the processor time of a request at 8 connections, by kind of process.
+    """
 
     contender: str
     round: int
     start_s: float
     memory_mb: float
+    cpu_us: dict[str, float]
     loads: tuple[Load, ...]
 
 
@@ -113,8 +118,15 @@ def take_turn(
     with Server(launch) as server:
         run_wrk(server.url, script, connections=8, seconds=WARM_S)
         loads, memory = [], server.memory_mb()
+        cpu_us: dict[str, float] = {}
         for connections in CONNECTIONS:
+            before = server.cpu_s()
             load = run_wrk(server.url, script, connections=connections, seconds=plan.seconds)
+            if connections == CPU_CONNECTIONS:
+                spent = server.cpu_s()
+                cpu_us = {
+                    kind: (spent[kind] - before[kind]) / load.requests * 1e6 for kind in spent
+                }
             loads.append(load)
             memory = max(memory, server.memory_mb())
         return Turn(
@@ -122,6 +134,7 @@ def take_turn(
             round=number,
             start_s=server.start_s,
             memory_mb=memory,
+            cpu_us=cpu_us,
             loads=tuple(loads),
         )
 

@@ -36,6 +36,8 @@ def serving_section(results: Results) -> list[str]:
         "",
         *promises_table(results),
         "",
+        *cpu_table(results, names),
+        "",
         *slower(results, names),
     ]
     if results.skipped:
@@ -82,6 +84,26 @@ def promises_table(results: Results) -> list[str]:
             sign = "≥" if more else "≤"
             verdict = "" if kept else " **missed**"
             lines.append(f"| {what} | {count} | {sign} {bound:g} | {found:.3g}{verdict} |")
+    return lines
+
+
+def cpu_table(results: Results, names: Sequence[str]) -> list[str]:
+    """Processor time of a request, which a busy machine disturbs less than throughput."""
+    kinds = ("replica", "proxy", "agent", "rest")
+    lines = [
+        "Processor microseconds of a request at 8 connections, by process; `rest` is Ray's own",
+        "standing cost (controller, node, dashboard) spread over the requests:",
+        "",
+        f"| | {' | '.join(kinds)} |",
+        "|---" * (len(kinds) + 1) + "|",
+    ]
+    for name in names:
+        turns = [turn for turn in results.turns if turn.contender == name]
+        medians = [
+            statistics.median(turn.cpu_us.get(kind, 0.0) for turn in turns) for kind in kinds
+        ]
+        cells = " | ".join(f"{median:,.0f}" if median else "" for median in medians)
+        lines.append(f"| {title_of(name)} | {cells} |")
     return lines
 
 

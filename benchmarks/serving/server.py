@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,17 @@ class Server:
         """Resident memory of every process of this server, shared pages counted once (PSS)."""
         self._known |= tree(self._process.pid)
         return sum(proportional_kb(pid) for pid in self._known) / 1024
+
+    def cpu_s(self) -> Counter[str]:
+        """Processor seconds so far, by kind of process: replica, proxy, agent and the rest."""
+        self._known |= tree(self._process.pid)
+        spent: Counter[str] = Counter()
+        for pid in self._known:
+            fields = stat_fields(pid)
+            if fields:
+                ticks = int(fields[11]) + int(fields[12])
+                spent[kind_of(pid)] += ticks / os.sysconf("SC_CLK_TCK")
+        return spent
 
     def stop(self) -> None:
         self._known |= tree(self._process.pid)
@@ -229,6 +241,20 @@ def stat_fields(pid: int) -> list[str] | None:
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields
+
+
+def kind_of(pid: int) -> str:
+    """What a process does for a request, by its title; peers' servers are replicas too."""
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return "rest"
+    if title.startswith("ray::MonitoringAgent"):
+        return "agent"
+    if "bin/haproxy " in title:
+        return "proxy"
+    ray_process = title.startswith("ray::") or "/ray/" in title or "bin/serve run" in title
+    return "rest" if ray_process and not title.startswith("ray::ServeReplica") else "replica"
 
 
 def proportional_kb(pid: int) -> int:

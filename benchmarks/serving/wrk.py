@@ -39,6 +39,7 @@ class Load:
     """What one run of wrk saw."""
 
     connections: int
+    requests: int
     requests_per_s: float
     p50_ms: float
     p99_ms: float
@@ -76,6 +77,7 @@ def run_wrk(url: str, script: Path, *, connections: int, seconds: int) -> Load:
         raise LoadFailed(f"{url}: {seen}")
     return Load(
         connections=connections,
+        requests=seen["requests"],
         requests_per_s=seen["requests"] / seen["duration_us"] * 1e6,
         p50_ms=seen["p50_us"] / 1e3,
         p99_ms=seen["p99_us"] / 1e3,
