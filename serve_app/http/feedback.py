@@ -9,8 +9,9 @@ from typing import Annotated, Final, Protocol
 
 import msgspec
 
-from serve_app.http.asgi import MAX_REQUEST_ID, Request, Response, Route
+from serve_app.http.asgi import Request, Response, Route
 from serve_app.http.problems import Problem
+from serve_app.schema import MAX_REQUEST_ID
 
 KIND_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z"
 MAX_TEXT: Final = 1_024  # characters of a value
