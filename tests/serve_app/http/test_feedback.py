@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serve_app.admission import Admission
 from serve_app.http.asgi import Application
 from serve_app.http.feedback import feedback_route
 
@@ -37,6 +38,7 @@ async def client(recorder: Remembering) -> AsyncIterator[httpx.AsyncClient]:
         max_body_bytes=10_000,
         on_shutdown=nothing,
         on_rejected=lambda _: None,
+        admission=Admission(max_requests=10, max_pending_rows=10),
     )
     transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
