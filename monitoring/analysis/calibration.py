@@ -64,12 +64,13 @@ class Calibration:
 
     def chances(self, rows: ScoredRows) -> Floats:
         """Return each row's calibrated chance of being right."""
-        return self._evaluated(rows, None)
+        return self._evaluated(rows, self._groups(rows), None)
 
     def refitted(self, rows: ScoredRows) -> Iterator[Floats]:
         """Yield the chances under each refit; all at once they would fill the memory."""
+        groups = self._groups(rows)
         for at in range(REFITS):
-            yield self._evaluated(rows, at)
+            yield self._evaluated(rows, groups, at)
 
     def unseen(self, rows: ScoredRows) -> NDArray[np.bool_]:
         """Tell which rows lie where no label has come from: a new label, a score out of range."""
@@ -87,9 +88,11 @@ class Calibration:
             groups.append((POOLED, ~np.isin(rows.labels, own)))
         return groups
 
-    def _evaluated(self, rows: ScoredRows, refit: int | None) -> Floats:
+    def _evaluated(
+        self, rows: ScoredRows, groups: list[tuple[str, NDArray[np.bool_]]], refit: int | None
+    ) -> Floats:
         chances = np.full(len(rows), self.accuracy)
-        for name, here in self._groups(rows):
+        for name, here in groups:
             curve = self.curves[name]
             knots = curve.knots if refit is None else curve.refits[refit]
             chances[here] = np.interp(rows.scores[here], *knots)
