@@ -352,4 +352,4 @@ def journalled(segment: Path) -> int:
 
 
 TestCapture = CaptureMachine.TestCase
-TestCapture.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestCapture.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
