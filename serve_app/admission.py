@@ -1,31 +1,47 @@
 """How much work a replica takes on before it says no.
 
 Ray Serve's own limits do not see requests that wait inside a replica when HAProxy is in front, so
-the replica counts them itself, in rows: the unit that costs time.
+the replica counts them itself: requests from the moment they arrive, rows from the moment they are
+known.
 """
 
+from serve_app.errors import TreelineError
 
-class OverloadedError(Exception):
-    """More rows are pending than the replica may hold."""
+
+class OverloadedError(TreelineError):
+    """More is waiting than the replica may hold."""
 
 
 class Admission:
-    """Bounds the rows admitted and not yet answered; one request always fits an idle replica."""
+    """Bounds requests and rows that are not yet answered; an idle replica takes any request.
 
-    def __init__(self, max_pending_rows: int) -> None:
+    Plain calls and no context managers: they stand in the path of every request.
+    """
+
+    def __init__(self, *, max_requests: int, max_pending_rows: int) -> None:
+        self._max_requests = max_requests
         self._max_pending_rows = max_pending_rows
+        self.requests = 0
         self.pending_rows = 0
-        self.ongoing = 0
+
+    def arrive(self) -> None:
+        """Count a request as waiting; it must ``leave`` again, answered or not."""
+        self.requests += 1
+
+    def leave(self) -> None:
+        self.requests -= 1
 
     def admit(self, rows: int) -> None:
-        """Count a request in, or raise OverloadedError. Who is admitted must ``leave`` again."""
+        """Let an arrived request's rows in, or raise OverloadedError; then ``release`` them."""
+        if self.requests > self._max_requests:
+            raise OverloadedError(
+                f"{self.requests} requests are waiting; at most {self._max_requests} are held"
+            )
         if self.pending_rows and self.pending_rows + rows > self._max_pending_rows:
             raise OverloadedError(
                 f"{self.pending_rows} rows are pending; at most {self._max_pending_rows} are held"
             )
         self.pending_rows += rows
-        self.ongoing += 1
 
-    def leave(self, rows: int) -> None:
+    def release(self, rows: int) -> None:
         self.pending_rows -= rows
-        self.ongoing -= 1

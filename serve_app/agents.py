@@ -11,7 +11,10 @@ import zlib
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from serve_app.errors import TreelineError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ def shard_of(producer: str, shards: int) -> int:
     return zlib.crc32(producer.encode()) % shards
 
 
-class AgentsUnavailableError(Exception):
+class AgentsUnavailableError(TreelineError):
     """An agent did not answer; Serve recreates a dead one within seconds."""
 
 
@@ -63,9 +66,12 @@ class Agents:
     async def call(self, shard: int, method: str, *args: object) -> Any:
         """Call one agent; raise AgentsUnavailableError when it is dead or silent."""
         try:
-            handle = self._handles.get(shard) or self.lookup(shard)
-            return await asyncio.wait_for(getattr(handle, method).remote(*args), CALL_TIMEOUT_S)
-        except (RayActorError, ValueError, TimeoutError) as exc:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                handle = self._handles.get(shard)
+                if handle is None:
+                    handle = await asyncio.to_thread(self.lookup, shard)
+                return await getattr(handle, method).remote(*args)
+        except (RayError, RayServeException, ValueError, TimeoutError) as exc:
             self._handles.pop(shard, None)
             raise AgentsUnavailableError(
                 f"{agent_name(shard)} did not answer `{method}`: {exc}"

@@ -36,11 +36,12 @@ def build(settings: Settings) -> Application:
     key = masking_key(settings.masking.key_env, settings.state_dir)
     policy = masking_policy(settings.masking, key)
     policy.require_known([feature.name for feature in manifest.features])
+    policy_ids = [policy.policy_id, policy.for_feedback().policy_id]
     agents: list[DeploymentActorConfig | dict[Any, Any]] = [
         DeploymentActorConfig(
             name=agent_name(shard),
             actor_class=MonitoringAgentActor,
-            init_kwargs={"options": agent_options(settings, shard, policy.policy_id)},
+            init_kwargs={"options": agent_options(settings, shard, policy_ids)},
             actor_options={"num_cpus": 0},
         )
         for shard in range(settings.agent.shards)

@@ -8,7 +8,7 @@ from pathlib import Path
 from monitoring.capture.agent_transport import AgentTransport
 from monitoring.capture.backlog import SliceLimits
 from monitoring.capture.masking import MaskingPolicy
-from monitoring.capture.orphans import drain_orphan, find_orphans
+from monitoring.capture.orphans import drain_orphans
 from monitoring.capture.sender import SenderSettings
 from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import Stream
@@ -66,17 +66,13 @@ async def drain_orphans_for_ever(settings: Settings, agents: Agents) -> None:
     """Hand over the journals of replicas that died on this node, whichever replica finds them."""
     root = journal_root(settings)
     while True:
-        try:
-            for path in await asyncio.to_thread(find_orphans, root):
-                drained = await drain_orphan(
-                    path,
-                    transport_for(path.name, agents),
-                    settings=sender_settings(settings),
-                    rng=random.Random(),  # noqa: S311  jitter of retries
-                    timeout_s=ORPHAN_TIMEOUT_S,
-                )
-                if drained is not None:
-                    logger.info("handed over the journal of a dead replica: %s", drained)
-        except Exception:  # whatever is wrong with one journal, the others come next time
-            logger.exception("a dead replica's journal could not be handed over")
+        drained = await drain_orphans(
+            root,
+            lambda producer: transport_for(producer, agents),
+            settings=sender_settings(settings),
+            rng=random.Random(),  # noqa: S311  jitter of retries
+            timeout_s=ORPHAN_TIMEOUT_S,
+        )
+        for each in drained:
+            logger.info("handed over the journal of a dead replica: %s", each)
         await asyncio.sleep(ORPHAN_INTERVAL_S)

@@ -9,7 +9,15 @@ TreelineError
 │   └── BundleInvalid           a stored bundle breaks the contract
 │       ├── BundleNameInvalid   a name or version is not one safe folder name
 │       └── BundleUnbuildable   model or data handed in cannot become a bundle
-└── DemoDataMissing             the distribution that carries the credit data is not installed
+├── DemoDataMissing             the distribution that carries the credit data is not installed
+├── ServeConfigInvalid          a Serve config file is missing or is none (cli/serve.py)
+├── AgentsUnavailableError      a monitoring agent did not answer (agents.py)
+└── of a request (schema.py, admission.py, prediction.py)
+    ├── RequestMalformedError   the body is no JSON
+    ├── RequestInvalidError     it does not fit the model, or the model refuses it
+    ├── RequestTooLargeError    more rows than one request may hold
+    ├── OverloadedError         too much is waiting
+    └── PredictionFailedError   the model failed on valid input
 """
 
 
@@ -36,13 +44,18 @@ class BundleStorageFailed(BundleError):
 class BundleTampered(BundleError):
     """A file's bytes differ from those the manifest was written for; nothing was unpickled."""
 
-    def __init__(self, *, file: str, expected: str, found: str) -> None:
-        super().__init__(
-            f"{file}: sha256 is {found}, the manifest says {expected}; the bundle is not loaded"
-        )
+    def __init__(self, file: str, expected: str, found: str) -> None:
+        # Arguments as they came, so that the error survives pickling on its way through Ray.
+        super().__init__(file, expected, found)
         self.file = file
         self.expected = expected
         self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}: sha256 is {self.found}, the manifest says {self.expected}; "
+            "the bundle is not loaded"
+        )
 
 
 class BundleInvalid(BundleError, ValueError):

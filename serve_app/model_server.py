@@ -14,12 +14,15 @@ import ray
 from ray import serve
 
 from autoscaling.signals import ReplicaSignals
+from monitoring.capture.feedback import FeedbackCapture
+from monitoring.capture.masking import MaskingPolicy
 from monitoring.capture.stream_capture import StreamCapture
-from monitoring.events import ReplicaReport
+from monitoring.events import ReplicaReport, Stream, feedback_stream
 from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.capture import capture_stream, drain_orphans_for_ever
-from serve_app.http.asgi import Application, predict_route
+from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
+from serve_app.http.feedback import feedback_route
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
@@ -27,7 +30,7 @@ from serve_app.model.loading import load_served
 from serve_app.model.storage import BundleFolder
 from serve_app.prediction import Predictor, Variant
 from serve_app.scaling import ScalingRecord, read_scaling
-from serve_app.schema import RequestDecoder, encode_request
+from serve_app.schema import RequestDecoder, check_request_id, encode_request
 from serve_app.settings import Settings, UserConfig
 from serve_app.telemetry import VariantTelemetry
 from serve_app.wiring import champion_stream, masking_policy, sampling_options, storage_options
@@ -36,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
 FLUSH_TIMEOUT_S = 10.0
+STORE_TIMEOUT_S = 4.0  # below the time-out of a call to an agent
 
 
 class ModelServer:
@@ -50,7 +54,10 @@ class ModelServer:
         self._replica: str = replica.unique_id
         self._deployment = replica.deployment_id
         self._agents = Agents(settings.agent.shards)
-        self._admission = Admission(settings.serving.max_pending_rows)
+        self._admission = Admission(
+            max_requests=settings.serving.max_waiting_requests,
+            max_pending_rows=settings.serving.max_pending_rows,
+        )
         self._rejected: Counter[int] = Counter()
         folder = BundleFolder(
             settings.model_root,
@@ -59,22 +66,18 @@ class ModelServer:
             storage_options=storage_options(settings.storage, settings.model_root),
         )
         bundle = load_served(folder, Path(settings.state_dir))
-        manifest = bundle.manifest
+        self._manifest = manifest = bundle.manifest
         policy = masking_policy(settings.masking, key)
         policy.require_known([feature.name for feature in manifest.features])
         stream = champion_stream(manifest)
         self._tasks = [asyncio.create_task(self._report_for_ever())]
         self._capture: StreamCapture | None = None
+        self._feedback: StreamCapture | None = None
         if settings.capture.enabled:
-            self._capture = capture_stream(
-                settings,
-                stream,
-                policy,
-                self._agents,
-                producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
-                node=ray.get_runtime_context().get_node_id(),
+            self._capture = self._start_capture(stream, policy)
+            self._feedback = self._start_capture(
+                feedback_stream(manifest.name), policy.for_feedback()
             )
-            self._capture.start()
             self._tasks.append(asyncio.create_task(drain_orphans_for_ever(settings, self._agents)))
         self._variant = Variant(
             stream=stream,
@@ -89,22 +92,40 @@ class ModelServer:
             self._admission,
             self._signals,
             inline_rows=settings.serving.inline_rows,
+            max_rows=settings.serving.max_rows,
         )
+
+    def _start_capture(self, stream: Stream, policy: MaskingPolicy) -> StreamCapture:
+        capture = capture_stream(
+            self._settings,
+            stream,
+            policy,
+            self._agents,
+            producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
+            node=ray.get_runtime_context().get_node_id(),
+        )
+        capture.start()
+        return capture
 
     def __serve_build_asgi_app__(self) -> Application:
         """Called by Ray Serve once the constructor is through."""
         serving = self._settings.serving
-        limits = {"max_rows": serving.max_rows, "retry_after_s": serving.retry_after_s}
+        limits = {"retry_after_s": serving.retry_after_s}
         routes = {
             "/predict": {"POST": predict_route(self._predictor, **limits)},
             **inference_routes(self._predictor, **limits),
             **monitor_routes(self._agents, self._read_scaling),
         }
+        if self._feedback is not None:
+            recorder = FeedbackCapture(self._feedback)
+            route = feedback_route(recorder, retry_after_s=serving.retry_after_s)
+            routes["/feedback"] = {"POST": route}
         return Application(
             routes,
             max_body_bytes=serving.max_body_bytes,
             on_shutdown=self._stop,
             on_rejected=self._reject,
+            admission=self._admission,
         )
 
     async def predict(
@@ -118,20 +139,30 @@ class ModelServer:
         """Answer a handle call as ``POST /predict`` would, as plain Python values.
 
         ``rows`` are dictionaries or lists in feature order; NaN counts as missing. Raises
-        RequestInvalidError, OverloadedError or PredictionFailedError.
+        RequestInvalidError, RequestTooLargeError, OverloadedError or PredictionFailedError.
         """
         started_s = time.perf_counter()
-        body = encode_request(rows, top_k=top_k, context=context)
-        request = self._variant.decoder.decode(body)
-        identity = request_id or str(uuid.uuid4())
-        response = await self._predictor.answer(request, identity, started_s=started_s)
+        self._admission.arrive()
+        try:
+            body = encode_request(rows, top_k=top_k, context=context)
+            request = self._variant.decoder.decode(body)
+            identity = str(uuid.uuid4())
+            if request_id is not None:
+                identity = check_request_id(request_id, "request_id")
+            response = await self._predictor.answer(request, identity, started_s=started_s)
+        except REFUSALS as exc:
+            self._reject(int(refusal(exc, retry_after_s=1).status))
+            raise
+        finally:
+            self._admission.leave()
         answer: dict[str, Any] = msgspec.to_builtins(response)
         return answer
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply `user_config`; Ray Serve calls this before the first request and on changes."""
         config = UserConfig.model_validate(user_config)
-        await self._agents.configure(sampling_options(config.sampling))
+        sampling = sampling_options(config.sampling, self._manifest, self._settings.masking)
+        await self._agents.configure(sampling)
         logger.info("user_config applied: %s", config.model_dump(exclude_defaults=True))
 
     def _read_scaling(self) -> ScalingRecord | None:
@@ -143,20 +174,23 @@ class ModelServer:
 
     async def _report_for_ever(self) -> None:
         """Tell the agent the counters every second. A missed report is made up by the next."""
-        shard = shard_of(self._replica, self._agents.shards)
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
-            try:
-                await self._agents.call(shard, "report", msgspec.msgpack.encode(self._report()))
-            except AgentsUnavailableError as exc:
-                logger.debug("counters not reported: %s", exc)
+            await self._send_report()
+
+    async def _send_report(self) -> None:
+        shard = shard_of(self._replica, self._agents.shards)
+        try:
+            await self._agents.call(shard, "report", msgspec.msgpack.encode(self._report()))
+        except AgentsUnavailableError as exc:
+            logger.debug("counters not reported: %s", exc)
 
     def _report(self) -> ReplicaReport:
         return ReplicaReport(
             replica=self._replica,
             variants=(self._variant.telemetry.counts(),),
             captures=(self._capture.counts(),) if self._capture else (),
-            ongoing=self._admission.ongoing,
+            ongoing=self._admission.requests,
             rejected=dict(self._rejected),
         )
 
@@ -164,10 +198,20 @@ class ModelServer:
         self._rejected[status] += 1
 
     async def _stop(self) -> None:
-        """Hand over the last events and counters; Ray Serve waits for this when it stops us."""
+        """Hand over the last events and counters and have them stored; Ray Serve waits for this.
+
+        Whatever is not done in time waits on disk for the next start.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._capture is not None and not await self._capture.close(FLUSH_TIMEOUT_S):
+        captures = [capture for capture in (self._capture, self._feedback) if capture is not None]
+        closed = await asyncio.gather(*(capture.close(FLUSH_TIMEOUT_S) for capture in captures))
+        if not all(closed):
             logger.warning("not all events were handed over; the next replica takes the rest")
+        await self._send_report()
+        try:
+            await self._agents.call_all("flush", STORE_TIMEOUT_S)
+        except AgentsUnavailableError as exc:
+            logger.warning("the agent's last files wait in its spool: %s", exc)
         logger.info("replica stopped: %s", msgspec.to_builtins(self._report(), str_keys=True))

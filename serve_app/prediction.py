@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from autoscaling.signals import ReplicaSignals
 from monitoring.events import Stream
 from serve_app.admission import Admission, OverloadedError
+from serve_app.errors import TreelineError
+from serve_app.logs import log_failure
 from serve_app.model.preprocessing import Unforeseen
 from serve_app.schema import (
     Context,
@@ -22,6 +25,7 @@ from serve_app.schema import (
     RankedLabel,
     RequestDecoder,
     RequestInvalidError,
+    RequestTooLargeError,
     Row,
 )
 from serve_app.telemetry import VariantTelemetry
@@ -63,7 +67,7 @@ class Recorder(Protocol):
     ) -> None: ...
 
 
-class PredictionFailedError(Exception):
+class PredictionFailedError(TreelineError):
     """The model raised on valid input; the cause is in the log under the request id."""
 
 
@@ -100,12 +104,17 @@ class Predictor:
         signals: ReplicaSignals,
         *,
         inline_rows: int,
+        max_rows: int,
     ) -> None:
         """Score up to ``inline_rows`` rows on the event loop and more of them in a thread."""
         self.variant = variant
         self.admission = admission
         self._signals = signals
         self._inline_rows = inline_rows
+        self._max_rows = max_rows
+        # One, so that a replica is one worker, as the latency policy models it: what waits for the
+        # thread counts as latency and not as work.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="score")
 
     async def answer(
         self, request: PredictRequest, request_id: str, *, started_s: float
@@ -113,23 +122,30 @@ class Predictor:
         """Score a checked request, count it and capture it.
 
         ``started_s`` is ``time.perf_counter()`` at the request's arrival. Raises
-        RequestInvalidError for numbers no forest takes, OverloadedError when too much is pending,
-        PredictionFailedError when the model itself fails.
+        RequestTooLargeError, RequestInvalidError for inputs that the model refuses, OverloadedError
+        when too much is waiting, PredictionFailedError when the model itself fails.
         """
         rows = request.rows
+        if len(rows) > self._max_rows:
+            raise RequestTooLargeError(f"{len(rows)} rows; at most {self._max_rows} are taken")
         self._admit(len(rows))
         try:
             scored = await self._score(rows, request.top_k)
         except ValueError as exc:
             self._signals.give_up()
-            bad = self.variant.decoder.name_bad_numbers(rows)
-            raise RequestInvalidError(f"the model refuses these inputs: {exc}", bad) from exc
-        except Exception as exc:
-            logger.exception("prediction failed", extra={"request_id": request_id})
+            log_failure(logger, "the model refused a request", exc, request_id)
+            named = self.variant.decoder.explain_refusal(rows)
+            # Not `from exc`: its words may repeat inputs, and Ray logs what handle calls raise.
+            raise RequestInvalidError("the model refuses these inputs", named) from None
+        except asyncio.CancelledError:
+            self._signals.give_up()
+            raise
+        except Exception as exc:  # noqa: BLE001  a model may raise anything
+            log_failure(logger, "the model failed on a request", exc, request_id)
             self._finish(request, request_id, status=500, started_s=started_s, scored=None)
-            raise PredictionFailedError("the model failed on this request") from exc
+            raise PredictionFailedError("the model failed on this request") from None
         finally:
-            self.admission.leave(len(rows))
+            self.admission.release(len(rows))
         stream = self.variant.stream
         response = PredictResponse(
             request_id,
@@ -158,7 +174,8 @@ class Predictor:
                 return self._score_with(scorer.score_at_once, rows, top_k)
             except Unforeseen:
                 logger.debug("a row takes scikit-learn's own preprocessing")
-        return await asyncio.to_thread(self._score_with, scorer.score, rows, top_k)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, self._score_with, scorer.score, rows, top_k)
 
     def _score_with(self, score: Score, rows: list[Row], top_k: int | None) -> Scored:
         started_s = time.perf_counter()
@@ -214,7 +231,7 @@ class Predictor:
             return
         context: Context = request.context
         variant.recorder.record(
-            ts_us=time.time_ns() // 1_000,
+            ts_us=time.time_ns() // 1_000 - int(latency_s * 1e6),
             request_id=request_id,
             status=status,
             latency_ms=latency_s * 1e3,

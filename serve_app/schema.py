@@ -6,14 +6,20 @@ share this module, and with it their validation.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 import numpy as np
 
+from serve_app.errors import TreelineError
+
 MAX_TAGS: Final = 64
 MAX_TEXT: Final = 4_096  # characters of an id or a tag
+MAX_REQUEST_ID: Final = 256
+MAX_ERRORS: Final = 20  # named in one answer
+LARGEST_FLOAT32: Final = 3.4028235e38
 INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 PYTHON_TYPES: Final[dict[str, Any]] = {
     "float64": float,
@@ -33,13 +39,19 @@ class FeatureSpec(Protocol):
     def dtype(self) -> str: ...
     @property
     def nullable(self) -> bool: ...
+    @property
+    def categories(self) -> Sequence[str] | None: ...
 
 
-class RequestMalformedError(ValueError):
+class RequestMalformedError(TreelineError, ValueError):
     """The body is no JSON."""
 
 
-class RequestInvalidError(ValueError):
+class RequestTooLargeError(TreelineError, ValueError):
+    """More rows than one request may hold."""
+
+
+class RequestInvalidError(TreelineError, ValueError):
     """The body is JSON that does not fit the model; ``errors`` name what is wrong where."""
 
     def __init__(self, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> None:
@@ -98,6 +110,7 @@ class RequestDecoder:
         """``classes`` bounds ``top_k``; 0 for regression, where there is none."""
         self.features = features
         self._names = [feature.name for feature in features]
+        self._known = frozenset(self._names)
         self._classes = classes
         fields = [
             (
@@ -144,22 +157,26 @@ class RequestDecoder:
         rows = [row if type(row) is tuple else astuple(row) for row in decoded.instances]
         return PredictRequest(rows, decoded.top_k, context)
 
-    def name_bad_numbers(self, rows: Sequence[Row]) -> list[dict[str, str]]:
-        """Name the values that a forest refuses: infinite once they are float32."""
-        errors = []
+    def explain_refusal(self, rows: Sequence[Row]) -> list[dict[str, str]]:
+        """Name the values that a model may refuse, without repeating them: they go into logs.
+
+        These are numbers that are infinite once they are float32, and categories that the training
+        data did not have. At most ``MAX_ERRORS``.
+        """
+        return list(islice(self._refusable(rows), MAX_ERRORS))
+
+    def _refusable(self, rows: Sequence[Row]) -> Iterator[dict[str, str]]:
+        known = [spec.categories and frozenset(spec.categories) for spec in self.features]
         for index, row in enumerate(rows):
-            for spec, value in zip(self.features, row, strict=True):
-                too_large = isinstance(value, float | int) and abs(value) > 3.4028235e38
-                if too_large or (isinstance(value, float) and not math.isfinite(value)):
-                    where = f"instances[{index}].{spec.name}"
-                    errors.append(
-                        {"field": where, "detail": f"{value!r} is out of float32's range"}
-                    )
-        return errors
+            for spec, categories, value in zip(self.features, known, row, strict=True):
+                where = f"instances[{index}].{spec.name}"
+                if isinstance(value, str) and categories and value not in categories:
+                    yield {"field": where, "detail": "no category of the training data"}
+                elif isinstance(value, float | int) and not abs(value) <= LARGEST_FLOAT32:
+                    yield {"field": where, "detail": "out of float32's range"}
 
     def _explain(self, body: bytes, exc: msgspec.ValidationError) -> ValueError:
         """Compare the first rows with the model's features, so that the answer names them all."""
-        errors: list[dict[str, str]] = []
         try:
             raw = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as broken:
@@ -168,24 +185,28 @@ class RequestDecoder:
         except RecursionError:
             return RequestMalformedError("JSON is nested too deeply")
         instances = raw.get("instances") if isinstance(raw, dict) else None
-        for index, row in enumerate(instances[:10] if isinstance(instances, list) else ()):
-            where = f"instances[{index}]"
-            if isinstance(row, dict):
-                missing = [name for name in self._names if name not in row]
-                unknown = [str(name) for name in row if name not in set(self._names)]
-                errors += [{"field": f"{where}.{n}", "detail": "missing feature"} for n in missing]
-                errors += [{"field": f"{where}.{n}", "detail": "unknown feature"} for n in unknown]
-            elif isinstance(row, list) and len(row) != len(self._names):
-                detail = f"{len(row)} values; the model has {len(self._names)} features"
-                errors.append({"field": where, "detail": detail})
-            errors += self._wrong_values(where, row)
-        return RequestInvalidError(str(exc), errors)
+        rows = instances if isinstance(instances, list) else []
+        misfits = chain.from_iterable(self._misfits(index, row) for index, row in enumerate(rows))
+        return RequestInvalidError(str(exc), list(islice(misfits, MAX_ERRORS)))
 
-    def _wrong_values(self, where: str, row: object) -> list[dict[str, str]]:
+    def _misfits(self, index: int, row: object) -> Iterator[dict[str, str]]:
+        where = f"instances[{index}]"
+        if isinstance(row, dict):
+            for name in self._names:
+                if name not in row:
+                    yield {"field": f"{where}.{name}", "detail": "missing feature"}
+            for name in row:
+                if name not in self._known:
+                    yield {"field": f"{where}.{name}", "detail": "unknown feature"}
+        elif isinstance(row, list) and len(row) != len(self._names):
+            detail = f"{len(row)} values; the model has {len(self._names)} features"
+            yield {"field": where, "detail": detail}
+        yield from self._wrong_values(where, row)
+
+    def _wrong_values(self, where: str, row: object) -> Iterator[dict[str, str]]:
         values = row if isinstance(row, dict) else {}
         if isinstance(row, list):
             values = dict(zip(self._names, row, strict=False))
-        errors = []
         for spec in self.features:
             if spec.name not in values:
                 continue
@@ -193,8 +214,7 @@ class RequestDecoder:
             try:
                 msgspec.convert(values[spec.name], kind)
             except msgspec.ValidationError as exc:
-                errors.append({"field": f"{where}.{spec.name}", "detail": str(exc)})
-        return errors
+                yield {"field": f"{where}.{spec.name}", "detail": str(exc)}
 
 
 def encode_request(
@@ -204,11 +224,30 @@ def encode_request(
 
     One way in means one validation. Raises RequestInvalidError for what JSON cannot say.
     """
+    for index, row in enumerate(rows):
+        if _holds_infinity(row):  # msgspec would write it as null, which means missing
+            raise RequestInvalidError(f"`instances[{index}]`: holds an infinite number")
     document = {"instances": rows, "top_k": top_k, "context": context}
     try:
         return msgspec.json.encode(document, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError) as exc:
         raise RequestInvalidError(f"the rows cannot be written as JSON: {exc}") from exc
+
+
+def _holds_infinity(row: Any) -> bool:
+    values = row.values() if isinstance(row, Mapping) else row
+    if not isinstance(values, Iterable):
+        return False
+    return any(isinstance(value, float | np.floating) and math.isinf(value) for value in values)
+
+
+def check_request_id(value: object, where: str) -> str:
+    """Return a request id that logs can hold; RequestInvalidError names what is allowed."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_REQUEST_ID:
+        raise RequestInvalidError(
+            f"`{where}`: allowed is a text of at most {MAX_REQUEST_ID} printable characters"
+        )
+    return value
 
 
 def _plain(value: Any) -> Any:

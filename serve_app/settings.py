@@ -2,13 +2,26 @@
 
 `args` shape the application and restart its replicas when they change. `user_config` is applied to
 running replicas and agents. An unknown key is refused by name, with the keys that are allowed.
+
+Errors name the key, the value and what is allowed. pydantic would print whole sections as they were
+given, secrets included, so its inputs are hidden and ``_Root`` writes the messages.
 """
 
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 MaskingAction = Literal["keep", "drop", "hmac", "truncate", "bucket"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -17,7 +30,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 class Section(BaseModel):
     """A group of settings; refuses keys it does not know and says which it does."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -33,10 +46,29 @@ class Section(BaseModel):
         return data
 
 
+class _Root(Section):
+    """What a config's `args` or `user_config` are checked with."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_what_is_wrong(cls, data: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return check(data)
+        except ValidationError as exc:
+            raise ValueError("; ".join(_complaint(error) for error in exc.errors())) from None
+
+
+def _complaint(error: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    text = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    if "storage" in error["loc"] or not isinstance(given, str | int | float | bool):
+        return f"{where}: {text}" if where else text
+    return f"{where}: {text}, not {given!r}"
+
+
 class Storage(Section):
     """How to reach object storage; what is left out comes from the environment (`AWS_…`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint_url: str | None = Field(
         None, description="S3 endpoint, for servers other than AWS (`AWS_ENDPOINT_URL_S3`)."
@@ -98,6 +130,16 @@ class Journal(Section):
         16 << 20, ge=0, description="Buffer that stands in while the folder cannot be written."
     )
 
+    @model_validator(mode="after")
+    def _room_for_two_segments(self) -> Self:
+        # One acknowledged segment that is still written to could use up the quota for ever.
+        if self.quota_bytes < 2 * self.segment_bytes:
+            raise ValueError(
+                f"quota_bytes is {self.quota_bytes}; allowed: at least twice segment_bytes, "
+                f"{2 * self.segment_bytes}"
+            )
+        return self
+
 
 class Capture(Section):
     """From the request to the agent."""
@@ -131,6 +173,9 @@ class Serving(Section):
     max_pending_rows: int = Field(
         400_000, ge=1, description="Rows admitted and unanswered in a replica; past it 429."
     )
+    max_waiting_requests: int = Field(
+        500, ge=1, description="Requests in a replica, read or not; past it 429."
+    )
     inline_rows: int = Field(
         64,
         ge=0,
@@ -148,7 +193,7 @@ class Serving(Section):
     num_cpus: float = Field(1, ge=0, description="CPUs Ray reserves for each replica.")
 
 
-class Settings(Section):
+class Settings(_Root):
     """`args` of `serve_app.app:build`."""
 
     model: ModelRef = ModelRef()
@@ -163,6 +208,13 @@ class Settings(Section):
     capture: Capture = Capture()
     masking: Masking = Masking()
     agent: Agent = Agent()
+
+    @field_validator("state_dir")
+    @classmethod
+    def _state_is_local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("allowed: a local folder, on a disk that knows file locks")
+        return value
 
     def resolved(self) -> Self:
         """Make local paths absolute, so that every process of the cluster means the same folder."""
@@ -186,6 +238,11 @@ class KeepRules(Section):
         None, ge=0, le=1, description="Keep requests with a row of lower confidence."
     )
     slower_than_ms: float | None = Field(None, gt=0, description="Keep slower requests.")
+    unusual_inputs: bool = Field(
+        False,
+        description="Keep requests with a number outside the training data's range or a category "
+        "it did not have. Features whose masking changes their values are not looked at.",
+    )
 
 
 class Sampling(Section):
@@ -201,7 +258,7 @@ class Sampling(Section):
     )
 
 
-class UserConfig(Section):
+class UserConfig(_Root):
     """`user_config` of the deployment `ModelServer`: takes effect while it runs."""
 
     sampling: Sampling = Sampling()

@@ -1,5 +1,6 @@
 """Settings as people write them, turned into the options each part takes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from monitoring.capture.journal import JournalLimits
@@ -24,6 +25,7 @@ def storage_options(storage: Storage, url: str) -> dict[str, Any]:
 
 
 def masking_policy(masking: Masking, key: bytes) -> MaskingPolicy:
+    """The policy of the settings; MaskingPolicyInvalid names the field that is wrong."""
     rules = MaskingRules(
         user_id=_rule(masking.user_id),
         session_id=_rule(masking.session_id),
@@ -58,14 +60,15 @@ def champion_stream(manifest: Manifest) -> Stream:
     )
 
 
-def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, Any]:
+def agent_options(settings: Settings, shard: int, policy_ids: Sequence[str]) -> dict[str, Any]:
     """Options of one monitoring agent, as its actor takes them."""
     storage = settings.storage
     secret = storage.secret_access_key
     return {
-        "policy_ids": [policy_id],
+        "policy_ids": list(policy_ids),
         "state_dir": settings.state_dir,
         "shard": str(shard),
+        "shards": settings.agent.shards,
         "sink": {
             "url": settings.sink,
             "endpoint_url": storage.endpoint_url,
@@ -81,8 +84,23 @@ def agent_options(settings: Settings, shard: int, policy_id: str) -> dict[str, A
     }
 
 
-def sampling_options(sampling: Sampling) -> dict[str, Any]:
+def usual_inputs(manifest: Manifest, masking: Masking) -> dict[str, dict[str, Any]]:
+    """By feature, what the training data held; the agent sees masked values, so none of those."""
+    return {
+        feature.name: {
+            "min": feature.min,
+            "max": feature.max,
+            "categories": feature.categories,
+        }
+        for feature in manifest.features
+        if masking.features.get(feature.name, MaskingRule(action="keep")).action == "keep"
+        and (feature.categories is not None or feature.min is not None)
+    }
+
+
+def sampling_options(sampling: Sampling, manifest: Manifest, masking: Masking) -> dict[str, Any]:
     """What ``configure`` of an agent takes."""
+    limits = usual_inputs(manifest, masking) if sampling.keep.unusual_inputs else {}
     rates = dict.fromkeys(("champion", "challenger", "shadow"), sampling.rate) | sampling.rates
     return {
         "rates": rates,
@@ -90,6 +108,7 @@ def sampling_options(sampling: Sampling) -> dict[str, Any]:
             "errors": sampling.keep.errors,
             "low_confidence_below": sampling.keep.score_below,
             "slow_above_ms": sampling.keep.slower_than_ms,
+            "out_of_range": {manifest.version: limits} if limits else {},
         },
         "rows_per_s": sampling.max_rows_per_s,
     }

@@ -133,7 +133,7 @@ def capacity_rps(state: CapacityState, replicas: int, mean_s: float, config: Con
     if limit is None:
         allowed = config.error_budget
         hopeless = float(
-            state.service.counts[buckets.MIDDLE_S > config.slo_s].sum() / state.service.counts.sum()
+            state.service.counts[config.slo_s < buckets.MIDDLE_S].sum() / state.service.counts.sum()
         )
         if hopeless > allowed / 2:
             # Requests that take too long by themselves cannot be helped; judge the others' waits.

@@ -4,17 +4,17 @@ Counters survive lost reports: a difference covers everything since the last rep
 What can go wrong, and what is done about it:
 
 - a report repeats (same ``at_s``): no new information, its last rate is carried for ``CARRY_S``;
-- a counter went back or ``at_s`` did: the replica restarted, its counters start from zero;
+- a counter went back: the replica restarted, its counters start from zero;
 - a replica is new: its counters start from zero, unless this is the first look of all, in which
   they may cover hours and only become the base line;
-- NaN, infinite, huge, negative or contradictory values (more completed than accepted, more in time than
-  completed): the report is left out and counted as invalid;
+- NaN, infinite, huge, negative or contradictory values (more completed than accepted, more in
+  time than completed): the report is left out and counted as invalid;
 - a replica is gone: forgotten after ``FORGET_S``;
-- clocks disagree or jump: a replica's ``at_s`` is only compared with its own last one, and how old
-  a report is counts from when it was first seen, on the caller's steady clock.
+- clocks disagree or jump: a replica's ``at_s`` is only compared with its own last one, and not
+  believed when it went back; how old a report is counts from when it was first seen, on the
+  caller's steady clock.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +28,8 @@ CARRY_S: Final = 5.0
 FORGET_S: Final = 60.0
 #: No true counter gets there; larger values would overflow where they are squared.
 IMPLAUSIBLE: Final = 1e12
+#: Two reports of one replica cannot be told apart by less.
+SHORTEST_S: Final = 0.05
 
 # Layout of a counter vector.
 ACCEPTED: Final = 0
@@ -113,25 +115,25 @@ def merge(
     ``steady_s`` is a clock that never jumps.
     """
     seen = {key: last for key, last in state.seen.items() if steady_s - last.fresh_s < FORGET_S}
-    deltas = []
-    invalid = 0
-    for report in reports:
-        vector = _vector(report)
-        if vector is None:
-            invalid += 1
-            continue
-        last = seen.get(report.replica_id)
-        if last is not None and report.at_s == last.at_s:
-            continue
-        delta, over_s = _difference(vector, report.at_s, last, elapsed_s, first=not state.looked)
-        deltas.append(delta)
-        accepted_not_done = float(vector[ACCEPTED] - vector[COMPLETED])
+    vectors, good = _vectors(reports)
+    news = [
+        i
+        for i, (report, valid) in enumerate(zip(reports, good.tolist(), strict=True))
+        if valid and not _repeats(report, seen)
+    ]
+    deltas, over_s = _differences(
+        [reports[i] for i in news], vectors[news], seen, elapsed_s, first=not state.looked
+    )
+    rates = (deltas[:, ACCEPTED] / over_s).tolist()
+    inside = (vectors[:, ACCEPTED] - vectors[:, COMPLETED]).tolist()
+    for i, rate_rps in zip(news, rates, strict=True):
+        report = reports[i]
         seen[report.replica_id] = Seen(
             at_s=report.at_s,
             fresh_s=steady_s,
-            vector=vector,
-            arrivals_rps=float(delta[ACCEPTED]) / over_s,
-            waiting=max(report.ongoing + report.queued, accepted_not_done),
+            vector=vectors[i],
+            arrivals_rps=rate_rps,
+            waiting=max(report.ongoing + report.queued, inside[i]),
         )
     live = [last for last in seen.values() if steady_s - last.fresh_s <= CARRY_S + elapsed_s]
     queued = router_queued if 0 < router_queued < IMPLAUSIBLE else 0.0
@@ -141,48 +143,69 @@ def merge(
         rate = max(rate, 0.0)
     flow = Flow(
         arrivals_rps=rate,
-        counts=np.sum(deltas, axis=0) if deltas else np.zeros(WIDTH),
+        counts=deltas.sum(axis=0),
         waiting=sum(last.waiting for last in live) + queued,
         reporting=len(live),
-        invalid=invalid,
+        invalid=len(reports) - int(good.sum()),
     )
     return flow, TelemetryState(seen=seen, queued=queued, looked=True)
 
 
-def _difference(
-    vector: NDArray[np.float64], at_s: float, last: Seen | None, elapsed_s: float, *, first: bool
-) -> tuple[NDArray[np.float64], float]:
-    """Return what a replica counted since its last report, and over how many seconds."""
-    if last is None:
-        return (np.zeros(WIDTH) if first else vector), max(elapsed_s, 1e-3)
-    delta = vector - last.vector
-    over_s = at_s - last.at_s
-    if over_s <= 0 or delta.min() < 0:
-        return vector, max(elapsed_s, 1e-3)
-    return delta, max(over_s, 1e-3)
+def _repeats(report: ReplicaReport, seen: Mapping[str, Seen]) -> bool:
+    last = seen.get(report.replica_id)
+    return last is not None and last.at_s == report.at_s
 
 
-def _vector(report: ReplicaReport) -> NDArray[np.float64] | None:
-    """Counters as one vector, or None if they cannot be true."""
-    scalars = (
-        report.accepted,
-        report.completed,
-        report.within,
-        report.service_s_sum,
-        report.service_s_sumsq,
-        report.ongoing,
-        report.queued,
+def _differences(
+    reports: Sequence[ReplicaReport],
+    vectors: NDArray[np.float64],
+    seen: Mapping[str, Seen],
+    elapsed_s: float,
+    *,
+    first: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what each replica counted since its last report, and over how many seconds."""
+    before = np.zeros_like(vectors)
+    over_s = np.full(len(reports), elapsed_s)
+    for i, report in enumerate(reports):
+        last = seen.get(report.replica_id)
+        if last is not None:
+            before[i] = last.vector
+            over_s[i] = report.at_s - last.at_s
+        elif first:
+            before[i] = vectors[i]
+    deltas = vectors - before
+    restarted = deltas.min(axis=1, initial=0.0) < 0
+    deltas[restarted] = vectors[restarted]
+    over_s[restarted | (over_s <= 0)] = elapsed_s
+    return deltas, np.maximum(over_s, SHORTEST_S)
+
+
+def _vectors(
+    reports: Sequence[ReplicaReport],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Counters as one line per report, zeros if they cannot be true, and which can."""
+    vectors = np.full((len(reports), WIDTH), np.nan)
+    now = np.empty((len(reports), 3))
+    for i, report in enumerate(reports):
+        vectors[i, :5] = (
+            report.accepted,
+            report.completed,
+            report.within,
+            report.service_s_sum,
+            report.service_s_sumsq,
+        )
+        now[i] = report.at_s, report.ongoing, report.queued
+        if len(report.service_counts) == len(report.latency_counts) == buckets.COUNT:
+            vectors[i, SERVICE] = report.service_counts
+            vectors[i, LATENCY] = report.latency_counts
+    # NaN fails every comparison, and makes minimum and maximum NaN.
+    good = (vectors.min(axis=1, initial=0.0) >= 0) & (
+        vectors.max(axis=1, initial=0.0) < IMPLAUSIBLE
     )
-    if not (math.isfinite(report.at_s) and all(0 <= v < IMPLAUSIBLE for v in scalars)):
-        return None
-    if len(report.service_counts) != buckets.COUNT or len(report.latency_counts) != buckets.COUNT:
-        return None
-    if report.within > report.completed or report.completed > report.accepted:
-        return None
-    vector = np.empty(WIDTH)
-    vector[:5] = scalars[:5]
-    vector[SERVICE] = report.service_counts
-    vector[LATENCY] = report.latency_counts
-    if not (vector.min() >= 0 and vector.max() < IMPLAUSIBLE):
-        return None
-    return vector
+    good &= np.isfinite(now[:, 0]) & (now[:, 1:] >= 0).all(axis=1)
+    good &= (now[:, 1:] < IMPLAUSIBLE).all(axis=1)
+    good &= vectors[:, WITHIN] <= vectors[:, COMPLETED]
+    good &= vectors[:, COMPLETED] <= vectors[:, ACCEPTED]
+    vectors[~good] = 0.0
+    return vectors, good

@@ -55,6 +55,7 @@ class Cluster:
         self.target = 0
         self.scale(initial)
         self._fleet.ready_s[:] = 0.0
+        kernel.promote(self._fleet, 0.0)
         self.replica_seconds: list[float] = []
 
     def count(self, status: int) -> int:

@@ -134,7 +134,7 @@ def retire(fleet: Fleet, requests: Requests, slot: int, now_s: float, slo_s: flo
 
 
 @compiled
-def _promote(fleet: Fleet, now_s: float) -> float:
+def promote(fleet: Fleet, now_s: float) -> float:
     """Let replicas that are ready by ``now_s`` accept; return when the next one will be."""
     upcoming = NEVER
     for slot in range(fleet.status.shape[0]):
@@ -200,7 +200,7 @@ def advance(
     """
     size = fleet.ring_finish_s.shape[1]
     now_s = from_s
-    upcoming_s = _promote(fleet, now_s)
+    upcoming_s = promote(fleet, now_s)
     while fleet.cursor[NEXT] < requests.arrival_s.shape[0]:
         request = fleet.cursor[NEXT]
         arrival_s = requests.arrival_s[request]
@@ -212,7 +212,7 @@ def advance(
         if now_s >= until_s:
             break
         if upcoming_s <= now_s:
-            upcoming_s = _promote(fleet, now_s)
+            upcoming_s = promote(fleet, now_s)
         slot = _pick(fleet, requests, requests.draw[request], now_s, slo_s)
         if slot < 0:
             now_s = min(_next_opening(fleet), upcoming_s)
@@ -230,7 +230,7 @@ def advance(
         fleet.placed_s[oldest] = now_s
         fleet.cursor[N_PLACED] += 1
         fleet.cursor[NEXT] += 1
-    _promote(fleet, until_s)
+    promote(fleet, until_s)
     for slot in range(fleet.status.shape[0]):
         if fleet.ongoing[slot] > 0:
             retire(fleet, requests, slot, until_s, slo_s)

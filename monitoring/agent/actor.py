@@ -6,6 +6,7 @@ when its deployment goes, so ``flush`` is called by the last replicas; whatever 
 waits for the next agent on the same ``state_dir``.
 """
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -40,14 +41,14 @@ class MonitoringAgentActor:
 
     async def counts(self) -> bytes:
         """``AgentCounts`` as MessagePack, to be merged with other shards'."""
-        return msgspec.msgpack.encode(self._service.counts())
+        return msgspec.msgpack.encode(await self._service.counts())
 
     async def ledger(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(await self._service.ledger())
         return plain
 
     async def health(self) -> dict[str, Any]:
-        return self._service.health()
+        return await asyncio.to_thread(self._service.health)
 
     async def flush(self, timeout_s: float = 10.0) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(await self._service.flush(timeout_s))

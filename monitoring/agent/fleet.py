@@ -1,8 +1,9 @@
-"""What the replicas report, kept so that the sums never go down, and the agent's own counts. Pure.
+"""What the replicas report, kept so that the sums never go down, and the agent's own counts.
 
 ``AgentCounts`` can be added up over shards: every replica reports to one shard only.
 """
 
+import threading
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, TypeVar
@@ -43,6 +44,7 @@ class AgentCounts(msgspec.Struct):
     """One shard's counters, or several shards' together."""
 
     fleet: FleetTotals = msgspec.field(default_factory=FleetTotals)
+    deliveries: int = 0
     received_events: int = 0
     received_rows: int = 0
     repeated_events: int = 0
@@ -53,30 +55,75 @@ class AgentCounts(msgspec.Struct):
     sink_rows: int = 0
     sink_bytes: int = 0
     sink_failures: int = 0
+    dead_letters: int = 0
     sink_lag_s: float = 0.0
     spool_bytes: int = 0
     spool_segments: int = 0
 
 
+class FleetMemory(msgspec.Struct):
+    """The latest report of each replica with its time, last seen last; ``folded`` sums older ones.
+
+    Dead replicas stay, so that sums never go down.
+    """
+
+    latest: dict[str, tuple[float, ReplicaReport]] = {}
+    folded: FleetTotals = msgspec.field(default_factory=FleetTotals)
+
+    def put(self, seen_s: float, report: ReplicaReport) -> None:
+        known = self.latest.pop(report.replica, None)
+        self.latest[report.replica] = max((seen_s, report), known or (seen_s, report), key=_time)
+        if len(self.latest) > MAX_REPLICAS:
+            oldest = next(iter(self.latest))
+            _add_report(self.folded, self.latest.pop(oldest)[1], alive=False)
+
+
+def _time(entry: tuple[float, ReplicaReport]) -> float:
+    return entry[0]
+
+
 class Fleet:
-    """The latest report of each replica; those of dead ones stay, folded together past a cap."""
+    """What replicas report to this agent, beside what is known from others. Thread-safe."""
 
     def __init__(self) -> None:
-        self._latest: dict[str, tuple[float, ReplicaReport]] = {}
-        self._folded = FleetTotals()
+        self._memory = FleetMemory()
+        self._noted: dict[str, tuple[float, ReplicaReport]] = {}  # not in the file yet
+        self._mutex = threading.Lock()
 
     def note(self, report: ReplicaReport, now_s: float) -> None:
-        self._latest.pop(report.replica, None)
-        self._latest[report.replica] = (now_s, report)  # the last seen is last in order
-        if len(self._latest) > MAX_REPLICAS:
-            oldest = next(iter(self._latest))
-            _add_report(self._folded, self._latest.pop(oldest)[1], alive=False)
+        with self._mutex:
+            self._memory.put(now_s, report)
+            self._noted.pop(report.replica, None)
+            self._noted[report.replica] = (now_s, report)
+            if len(self._noted) > MAX_REPLICAS:
+                del self._noted[next(iter(self._noted))]
+
+    def learn(self, stored: FleetMemory) -> dict[str, tuple[float, ReplicaReport]]:
+        """Put what was noted here into ``stored`` and go on from a copy of that.
+
+        Returns what was put in, for ``forget_noted`` once ``stored`` is safe.
+        """
+        with self._mutex:
+            for seen_s, report in self._noted.values():
+                stored.put(seen_s, report)
+            folded = FleetTotals()
+            _add_totals(folded, stored.folded)
+            self._memory = FleetMemory(latest=dict(stored.latest), folded=folded)
+            return dict(self._noted)
+
+    def forget_noted(self, noted: dict[str, tuple[float, ReplicaReport]]) -> None:
+        """Drop what is stored now, unless a later report has come meanwhile."""
+        with self._mutex:
+            for replica, entry in noted.items():
+                if self._noted.get(replica) is entry:
+                    del self._noted[replica]
 
     def totals(self, now_s: float) -> FleetTotals:
         totals = FleetTotals()
-        _add_totals(totals, self._folded)
-        for seen_s, report in self._latest.values():
-            _add_report(totals, report, alive=now_s - seen_s <= ALIVE_S)
+        with self._mutex:
+            _add_totals(totals, self._memory.folded)
+            for seen_s, report in self._memory.latest.values():
+                _add_report(totals, report, alive=now_s - seen_s <= ALIVE_S)
         return totals
 
 

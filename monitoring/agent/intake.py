@@ -10,22 +10,23 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from monitoring.agent.frames import RowsHead
 from monitoring.agent.ingest import Run, kept_rows, plan_runs, read_delivery
 from monitoring.agent.received import replace_file
 from monitoring.agent.sampling import BudgetState, Decision, EventTable, at_second, decide
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.spool import Spool
+from monitoring.agent.spool_frames import RowsHead
 from monitoring.errors import DeliveryRejected, MonitoringError, SinkUnavailable
 from monitoring.events import Ack, DeliveryHeader
 
 log = logging.getLogger(__name__)
 
 POLICIES_FILE: Final = "policies.json"
+KEEP_ALL: Final = SamplingSettings()
 
 
 class Observer(Protocol):
-    """Sees every event once, before sampling; a failure is logged and hurts nobody."""
+    """Sees every prediction once, before sampling; a failure is logged and hurts nobody."""
 
     def observe(self, header: DeliveryHeader, batch: pa.RecordBatch) -> None: ...
 
@@ -89,8 +90,12 @@ class Intake:
             self.counts.rejected += 1
             log.error("delivery refused: %s", error)
             return error
-        except OSError as error:
-            return SinkUnavailable(f"the spool cannot write: {error}")
+        except (OSError, MemoryError) as error:
+            return SinkUnavailable(f"the spool cannot write: {error!r}")
+        except Exception as error:  # sent again it would fail again, and its whole group with it
+            self.counts.rejected += 1
+            log.exception("a delivery of %d bytes cannot be taken in", len(payload))
+            return DeliveryRejected(f"the delivery cannot be taken in: {error!r}")
 
     def _take(self, payload: bytes) -> Ack:
         header, batch, events = read_delivery(payload)
@@ -102,7 +107,7 @@ class Intake:
         now_s = self._clock()
         if header.acknowledged:
             self._spool.mark(header.producer, 1, header.acknowledged, now_s)
-        missing = self._spool.missing(header.producer, header.first, header.last)
+        missing = self._spool.missing(header.producer, header.first, header.last, now_s)
         self.counts.deliveries += 1
         if missing != [(header.first, header.last)]:
             batch, events = _only(batch, events, missing)
@@ -119,15 +124,25 @@ class Intake:
         missing: list[tuple[int, int]],
         now_s: float,
     ) -> None:
-        state = at_second(self._budget, int(now_s))
-        decision, self._budget = decide(batch, events, header.stream, self.sampling, state)
+        decision = self._decide(header, batch, events, now_s)
         for run in plan_runs(header, events, missing, int(now_s // 3600)):
             rows = kept_rows(batch, events, run, decision)
             head = _account(header, run, decision, rows.num_rows)
             self._spool.append(header.stream, run.hour, head, rows, now_s)
             self._count(head)
         self.counts.rows += batch.num_rows
-        self._show(header, batch)
+        if header.stream.kind == "predictions":
+            self._show(header, batch)
+
+    def _decide(
+        self, header: DeliveryHeader, batch: pa.RecordBatch, events: EventTable, now_s: float
+    ) -> Decision:
+        """Sample predictions; keep all feedback, whose request may have been kept by a rule."""
+        if header.stream.kind == "feedback":
+            return decide(batch, events, header.stream, KEEP_ALL, BudgetState())[0]
+        state = at_second(self._budget, int(now_s))
+        decision, self._budget = decide(batch, events, header.stream, self.sampling, state)
+        return decision
 
     def _count(self, head: RowsHead) -> None:
         self.counts.events += head.last - head.first + 1
@@ -184,6 +199,9 @@ def known_policies(state_dir: Path, configured: Sequence[str]) -> frozenset[str]
         remembered = msgspec.json.decode(path.read_bytes(), type=list[str])
     known = frozenset(remembered) | frozenset(configured)
     if known != frozenset(remembered):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, msgspec.json.encode(sorted(known)))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, msgspec.json.encode(sorted(known)))
+        except OSError as error:  # a full disk must not keep the agent from starting
+            log.error("masking policies cannot be remembered in %s: %s", path, error)
     return known

@@ -99,3 +99,48 @@ def all_dropped(ranges: Iterable[Covered], reason: str) -> list[Covered]:
         )
         for part in ranges
     ]
+
+
+class ProducerLedger(msgspec.Struct, frozen=True):
+    """``received == written + sampled_out + sum(dropped) + pending``, in events."""
+
+    received: int
+    written: int
+    sampled_out: int
+    dropped: dict[str, int]
+    pending: int
+
+
+class LiveLedger(msgspec.Struct, frozen=True):
+    """The account of one shard; ``retired`` sums producers not heard of for long."""
+
+    shard: str
+    producers: dict[str, ProducerLedger]
+    retired: ProducerLedger
+
+
+def live_ledger(
+    shard: str, settled: dict[str, Tally], waiting: dict[str, Tally], retired: Tally
+) -> LiveLedger:
+    """Join what is on storage with what is still in the spool, by producer."""
+    return LiveLedger(
+        shard=shard,
+        producers={
+            producer: _account(settled.get(producer, Tally()), waiting.get(producer, Tally()))
+            for producer in sorted(settled.keys() | waiting.keys())
+        },
+        retired=_account(retired, Tally()),
+    )
+
+
+def _account(settled: Tally, waiting: Tally) -> ProducerLedger:
+    dropped = dict(settled.dropped)
+    for reason, count in waiting.dropped.items():
+        dropped[reason] = dropped.get(reason, 0) + count
+    return ProducerLedger(
+        received=settled.settled + waiting.settled,
+        written=settled.written,
+        sampled_out=settled.sampled_out + waiting.sampled_out,
+        dropped=dropped,
+        pending=waiting.written,
+    )

@@ -81,6 +81,9 @@ def _capture(counts: AgentCounts) -> Iterator[Metric]:
             dropped.add_metric([reason], count)
     yield from (captured, dropped)
     yield _gauge("treeline_journal_bytes", "Replica journals on disk.", counts.fleet.journal_bytes)
+    yield _counter(
+        "treeline_agent_deliveries", "Deliveries taken in, repetitions included.", counts.deliveries
+    )
     yield _counter("treeline_agent_received_events", "Events taken in.", counts.received_events)
     yield _counter("treeline_agent_received_rows", "Rows taken in.", counts.received_rows)
     yield _counter(
@@ -103,6 +106,9 @@ def _storage(counts: AgentCounts) -> Iterator[Metric]:
     yield _counter("treeline_sink_rows", "Rows stored.", counts.sink_rows)
     yield _counter("treeline_sink_bytes", "Bytes stored.", counts.sink_bytes)
     yield _counter("treeline_sink_failures", "Uploads that failed.", counts.sink_failures)
+    yield _counter(
+        "treeline_sink_dead_letters", "Spool files set aside as unreadable.", counts.dead_letters
+    )
     yield _gauge(
         "treeline_sink_lag_seconds", "Age of the oldest event not yet stored.", counts.sink_lag_s
     )

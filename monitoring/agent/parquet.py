@@ -13,11 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from monitoring.agent.frames import Frame, Kind, OpenHead, RowsHead, scan
 from monitoring.agent.ingest import frame_schema, sampled_by_names
 from monitoring.agent.ledger import Coverage, Covered, all_dropped, merged
+from monitoring.agent.spool_frames import Frame, Kind, OpenHead, RowsHead, scan
 from monitoring.errors import FrameCorrupt
-from monitoring.events import FEATURE_PREFIX, SCHEMA_VERSION, Stream, stored_schema
+from monitoring.events import (
+    FEATURE_PREFIX,
+    FEEDBACK_FEATURES,
+    SCHEMA_VERSION,
+    Stream,
+    stored_schema,
+)
 
 ROW_GROUP_ROWS: Final = 131_072
 CORRUPT: Final = "spool_corrupt"
@@ -131,6 +137,13 @@ def build_without_rows(account: SegmentAccount) -> BuiltFile:
 
 def _writer_options(stream: Stream) -> dict[str, object]:
     """Measured choices, see docs/adr/0005; columns beside ``DICTIONARY`` are written plainly."""
+    if stream.kind == "feedback":
+        return {
+            "compression": "zstd",
+            "compression_level": 1,
+            "use_dictionary": ["kind", "value", "model", "producer", "node", "env"],
+            "write_page_checksum": True,
+        }
     strings = [FEATURE_PREFIX + f.name for f in stream.features if f.dtype == "string"]
     floats = [FEATURE_PREFIX + f.name for f in stream.features if f.dtype == "float64"]
     split = ["latency_ms", "score", "probabilities.list.element", *floats]
@@ -189,14 +202,24 @@ def _stored(stream: Stream, parts: list[tuple[RowsHead, pa.RecordBatch]]) -> pa.
     columns["event_id"] = pc.binary_join_element_wise(
         producer, pc.cast(columns["seq"], pa.string()), pc.cast(columns["row"], pa.string()), "-"
     )
-    columns["sampled_by"] = sampled_by_names(columns["sampled_by"].combine_chunks())
     columns["producer"] = producer
     columns["node"] = _per_frame([head.node for head, _ in parts], lengths)
     columns["env"] = _per_frame([head.env for head, _ in parts], lengths)
     for name in ("model", "version", "feature_set_version", "variant"):
         columns[name] = pa.repeat(getattr(stream, name), rows.num_rows)
+    if stream.kind == "feedback":
+        columns |= _said(columns)
+    else:
+        columns["sampled_by"] = sampled_by_names(columns["sampled_by"].combine_chunks())
     schema = stored_schema(stream)
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _said(columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of feedback, which travelled as the inputs of an event."""
+    named = {f.name: columns[FEATURE_PREFIX + f.name] for f in FEEDBACK_FEATURES}
+    outcome_ts = named.pop("outcome_ts_us").cast(pa.timestamp("us", tz="UTC"))
+    return {**named, "row": named["row"].cast(pa.int32()), "outcome_ts": outcome_ts}
 
 
 def _per_frame(values: list[str], lengths: np.ndarray) -> pa.Array:

@@ -146,7 +146,10 @@ def with_reserve(reserve: Path, write: Callable[[], None]) -> None:
 
 def make_reserve(reserve: Path) -> None:
     """Set room aside; none left is no error, the reserve is only missing then."""
-    descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
     try:
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     except OSError:
@@ -156,9 +159,14 @@ def make_reserve(reserve: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
+
+    What lies beside a spool is about people; nobody but its owner may read it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # a temporary file left by a crash keeps its old mode
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

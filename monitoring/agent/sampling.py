@@ -134,19 +134,23 @@ def out_of_range(batch: pa.RecordBatch, limits: Mapping[str, InputLimits]) -> Bo
 
 
 def matched_rules(
-    batch: pa.RecordBatch, events: EventTable, settings: SamplingSettings, version: str = ""
+    batch: pa.RecordBatch, events: EventTable, settings: SamplingSettings, stream: Stream
 ) -> Ints:
-    """Return per event the index of the first keep-rule that matches, or -1."""
+    """Return per event the index of the first keep-rule that matches, or -1.
+
+    A regressor's score is its prediction and says nothing about confidence.
+    """
     rules = settings.rules
     first_rows = events.starts[:-1]
     matched = np.full(len(events.seqs), -1, dtype=np.int64)
-    limits = rules.out_of_range.get(version)
+    limits = rules.out_of_range.get(stream.version)
     if limits and len(events.seqs):
         matched[np.logical_or.reduceat(out_of_range(batch, limits), first_rows)] = OUT_OF_RANGE
     if rules.slow_above_ms is not None:
         latency = batch.column("latency_ms").to_numpy(zero_copy_only=False)[first_rows]
         matched[latency > rules.slow_above_ms] = SLOW
-    if rules.low_confidence_below is not None and len(events.seqs):
+    has_confidence = stream.task == "classification"
+    if rules.low_confidence_below is not None and has_confidence and len(events.seqs):
         score = pc.fill_null(batch.column("score"), np.inf).to_numpy(zero_copy_only=False)
         lowest = np.minimum.reduceat(score, first_rows)
         matched[lowest < rules.low_confidence_below] = LOW_CONFIDENCE
@@ -169,7 +173,7 @@ def decide(
     the head rate would keep them. Rules match on an event's first row, low confidence on its
     lowest score.
     """
-    matched = matched_rules(batch, events, settings, stream.version)
+    matched = matched_rules(batch, events, settings, stream)
     by_rule = matched >= 0
     rate = settings.rates.get(stream.variant, 1.0)
     probability = np.full(len(matched), rate)

@@ -1,5 +1,6 @@
 """One spool segment on disk: appended to while open, then sealed, read, deleted."""
 
+import logging
 import mmap
 import os
 from collections.abc import Sequence
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from monitoring.agent.frames import Kind, OpenHead, RowsHead, SealHead, encode, scan
 from monitoring.agent.ledger import Tally
 from monitoring.agent.parquet import covered, read_account
+from monitoring.agent.spool_frames import Kind, OpenHead, RowsHead, SealHead, encode, scan
 from monitoring.events import Stream
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".spool"
 
@@ -65,6 +68,10 @@ class OpenSegment:
         if not self.broken:
             self._write(Kind.SEAL, SealHead(sealed_at_s=now_s, frames=self.frames), memoryview(b""))
             self.sync()
+        return self.close()
+
+    def close(self) -> SealedSegment:
+        """Close the file as it is; whoever calls must never append again."""
         os.close(self.descriptor)
         return SealedSegment(
             name=self.name,
@@ -145,8 +152,9 @@ def recover(path: Path, now_s: float) -> tuple[SealedSegment | None, list[RowsHe
     """Make a dead agent's segment final: cut its torn tail, seal it; None when it holds nothing.
 
     A last frame whose body does not hold was never whole on disk and is cut as well; one in the
-    middle stays, and its rows are booked as lost when the file is built. Raises ``FrameCorrupt``
-    when the opening frame is lost.
+    middle stays, and its rows are booked as lost when the file is built. On a full disk the seal is
+    left out: nobody writes to the file again, and its upload is what frees the disk. Raises
+    ``FrameCorrupt`` when the opening frame is lost.
     """
     view = map_file(path)
     good = 0
@@ -176,16 +184,14 @@ def recover(path: Path, now_s: float) -> tuple[SealedSegment | None, list[RowsHe
     for head in runs:
         segment.account.setdefault(head.producer, Tally()).add(covered(head))
     if account.sealed:
-        os.close(segment.descriptor)
-        return _final(segment), runs
-    return segment.seal(now_s), runs
+        return segment.close(), runs
+    return seal_or_close(segment, now_s), runs
 
 
-def _final(segment: OpenSegment) -> SealedSegment:
-    return SealedSegment(
-        name=segment.name,
-        path=segment.path,
-        bytes=segment.bytes,
-        opened_at_s=segment.opened_at_s,
-        account=segment.account,
-    )
+def seal_or_close(segment: OpenSegment, now_s: float) -> SealedSegment:
+    """Seal a segment, or close it as it is when the disk takes no more: it is as final."""
+    try:
+        return segment.seal(now_s)
+    except OSError as error:
+        log.warning("segment %s closed without its seal: %s", segment.name, error)
+        return segment.close()

@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any, Final
 
 import msgspec
 
-from monitoring.agent.fleet import AgentCounts, Fleet
+from monitoring.agent.counters import Counters
+from monitoring.agent.fleet import AgentCounts, Fleet, merge
 from monitoring.agent.intake import Intake, Observer
-from monitoring.agent.ledger import Tally
+from monitoring.agent.ledger import LiveLedger, Tally, live_ledger
 from monitoring.agent.metrics import exposition
 from monitoring.agent.parquet import CORRUPT, UNSTORABLE
 from monitoring.agent.settings import AgentSettings, SamplingSettings
@@ -34,25 +35,8 @@ from monitoring.events import Ack, ReplicaReport
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
+COUNTERS_S: Final = 5.0
 GROUP_DELIVERIES: Final = 64
-
-
-class ProducerLedger(msgspec.Struct, frozen=True):
-    """``received == written + sampled_out + sum(dropped) + pending``, in events."""
-
-    received: int
-    written: int
-    sampled_out: int
-    dropped: dict[str, int]
-    pending: int
-
-
-class LiveLedger(msgspec.Struct, frozen=True):
-    """The account of one shard; ``retired`` sums producers not heard of for long."""
-
-    shard: str
-    producers: dict[str, ProducerLedger]
-    retired: ProducerLedger
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -89,7 +73,8 @@ class MonitoringService:
         self._settings = settings
         self._clock = clock
         folder = Path(settings.state_dir) / "spool" / settings.shard
-        self.spool = Spool(folder, new_epoch(clock(), chance), settings.spool, clock())
+        epoch = new_epoch(clock(), chance)
+        self.spool = Spool(folder, epoch, settings.spool, clock(), settings.shards)
         self.intake = Intake(settings, self.spool, clock, observers)
         self.uploader = Uploader(
             shard=settings.shard,
@@ -100,6 +85,8 @@ class MonitoringService:
             chance=chance,
         )
         self._fleet = Fleet()
+        self._counters = Counters(folder, epoch)
+        self._guarded("loading counters", self._exchange)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._room = asyncio.Condition()
@@ -147,48 +134,54 @@ class MonitoringService:
         """Change sampling from the next delivery on."""
         self.intake.sampling = sampling
 
-    def counts(self) -> AgentCounts:
+    async def counts(self) -> AgentCounts:
         """Return this shard's counters, ready to be added to other shards'."""
-        taken, stored, state = self.intake.counts, self.uploader.counts, self.spool.state()
-        now_s = self._clock()
-        oldest = state.oldest_opened_at_s
+        return await asyncio.to_thread(self._counts)
+
+    def _counts(self) -> AgentCounts:
+        """Store the counters before they are shown: no later agent may show less."""
+        self._guarded("storing counters", self._exchange)
+        state = self.spool.state()
         settled, _, retired = self.spool.accounts()
-        lost: dict[str, int] = {}
-        for tally in (*settled.values(), retired):
-            for reason in (CORRUPT, UNSTORABLE):
-                if tally.dropped.get(reason):
-                    lost[reason] = lost.get(reason, 0) + tally.dropped[reason]
+        now_s = self._clock()
+        counts = merge([self._counters.others, self._life()])
+        counts.fleet = self._fleet.totals(now_s)
+        counts.lost_events = _lost((*settled.values(), retired))
+        oldest = state.oldest_opened_at_s
+        counts.sink_lag_s = 0.0 if oldest is None else max(0.0, now_s - oldest)
+        counts.spool_bytes = state.bytes
+        counts.spool_segments = state.open_segments + state.sealed_segments
+        return counts
+
+    def _exchange(self) -> None:
+        self._counters.exchange(self._life, self._fleet)
+
+    def _life(self) -> AgentCounts:
+        """Count what this process has done."""
+        taken, stored = self.intake.counts, self.uploader.counts
         return AgentCounts(
-            fleet=self._fleet.totals(now_s),
+            deliveries=taken.deliveries,
             received_events=taken.events,
             received_rows=taken.rows,
             repeated_events=taken.repeated,
             sampled_out_events=taken.sampled_out,
-            lost_events=lost,
             rejected_deliveries=taken.rejected,
             sink_files=stored.files,
             sink_rows=stored.rows,
             sink_bytes=stored.bytes,
             sink_failures=stored.failures,
-            sink_lag_s=0.0 if oldest is None else max(0.0, now_s - oldest),
-            spool_bytes=state.bytes,
-            spool_segments=state.open_segments + state.sealed_segments,
+            dead_letters=stored.dead_letters,
         )
 
     async def metrics(self) -> bytes:
-        return exposition(self.counts())
+        return exposition(await self.counts())
 
     async def ledger(self) -> LiveLedger:
         """Return the live account of every producer."""
-        settled, waiting, retired = self.spool.accounts()
-        return LiveLedger(
-            shard=self._settings.shard,
-            producers={
-                producer: _account(settled.get(producer, Tally()), waiting.get(producer, Tally()))
-                for producer in sorted(settled.keys() | waiting.keys())
-            },
-            retired=_account(retired, Tally()),
-        )
+        return await asyncio.to_thread(self._ledger)
+
+    def _ledger(self) -> LiveLedger:
+        return live_ledger(self._settings.shard, *self.spool.accounts())
 
     def health(self) -> dict[str, Any]:
         """Say whether both threads live, and what stands in the way of storage."""
@@ -223,11 +216,12 @@ class MonitoringService:
         self._hurry.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
+        self._guarded("storing counters", self._exchange)
         self.spool.close()
 
     def _commit_loop(self) -> None:
         """Commit what waits in groups, and look after the spool between."""
-        next_tick_s = next_sync_s = time.monotonic()
+        next_tick_s = next_sync_s = next_counters_s = time.monotonic()
         sync_every_s = self._settings.spool.fsync_interval_s
         while True:
             group = self._next_group(min(next_tick_s, next_sync_s) - time.monotonic())
@@ -242,6 +236,9 @@ class MonitoringService:
             if now_s >= next_tick_s:
                 next_tick_s = now_s + TICK_S
                 self._guarded("sealing", self._tick)
+            if now_s >= next_counters_s:
+                next_counters_s = now_s + COUNTERS_S
+                self._guarded("storing counters", self._exchange)
         self._refuse_rest()
 
     def _next_group(self, wait_s: float) -> list[_Waiting | None]:
@@ -275,8 +272,7 @@ class MonitoringService:
 
     def _tick(self) -> None:
         now_s = self._clock()
-        if self.spool.state().foreign_epochs:
-            self.spool.adopt(now_s)
+        self.spool.adopt(now_s)
         self.spool.seal_due(now_s)
 
     def _guarded(self, what: str, action: Callable[[], object]) -> None:
@@ -313,14 +309,11 @@ def new_epoch(now_s: float, chance: random.Random) -> str:
     return f"{int(now_s * 1000):011x}{chance.getrandbits(32):08x}"
 
 
-def _account(settled: Tally, waiting: Tally) -> ProducerLedger:
-    dropped = dict(settled.dropped)
-    for reason, count in waiting.dropped.items():
-        dropped[reason] = dropped.get(reason, 0) + count
-    return ProducerLedger(
-        received=settled.settled + waiting.settled,
-        written=settled.written,
-        sampled_out=settled.sampled_out + waiting.sampled_out,
-        dropped=dropped,
-        pending=waiting.written,
-    )
+def _lost(tallies: Iterable[Tally]) -> dict[str, int]:
+    """Sum what the agent itself had to drop, by reason."""
+    lost: dict[str, int] = {}
+    for tally in tallies:
+        for reason in (CORRUPT, UNSTORABLE):
+            if tally.dropped.get(reason):
+                lost[reason] = lost.get(reason, 0) + tally.dropped[reason]
+    return lost

@@ -82,7 +82,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fsync: FsyncMode = "interval"
     fsync_interval_s: float = 0.1
     file_bytes: int = 64 * MIB
-    max_age_s: float = 300.0
+    max_age_s: float = 3600.0
     hour_grace_s: float = 20.0
     max_bytes: int = 20 * GIB
     max_open_segments: int = 64
@@ -109,12 +109,14 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one shard of the monitoring agent needs to know.
 
-    ``policy_ids`` are the masking policies it takes deliveries under.
+    ``policy_ids`` are the masking policies it takes deliveries under. ``shards`` is how many agents
+    run on this ``state_dir``: what shards with higher numbers have left is taken over.
     """
 
     policy_ids: tuple[str, ...]
     state_dir: str = ".treeline/state"
     shard: str = "0"
+    shards: int = 1
     sink: SinkSettings = SinkSettings()
     sampling: SamplingSettings = SamplingSettings()
     spool: SpoolSettings = SpoolSettings()
@@ -123,6 +125,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not self.shard.isalnum():
             raise ValueError(f"shard is {self.shard!r}; allowed: letters and digits")
+        if self.shards < 1:
+            raise ValueError(f"shards is {self.shards}; allowed: 1 and more")
 
 
 def agent_settings(options: dict[str, Any]) -> AgentSettings:

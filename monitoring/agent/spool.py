@@ -1,12 +1,12 @@
 """The spool of one shard: durable deliveries on their way to storage.
 
-``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments (``frames``), one
-open per stream and hour; ``<shard>/received.msgpack`` the account of what left (``received``).
+``<state_dir>/spool/<shard>/<epoch>/<epoch>-<number>.spool`` holds the segments
+(``spool_frames``), one open per stream and hour; ``<shard>/received.msgpack`` the account of what
+left (``received``).
 
 Invariants:
 
-- An epoch is one agent's life. It holds ``<epoch>/lock`` while it lives; whoever can lock it may
-  adopt its segments.
+- An epoch is one agent's life; what dead agents left is adopted (``epochs``).
 - Everything that changes a shard happens under ``<shard>/lock``. While two agents live side by
   side (a redeploy), each first reads what the other has written since, so that both refuse the
   same numbers.
@@ -17,7 +17,6 @@ Invariants:
 import fcntl
 import logging
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -28,9 +27,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from monitoring.agent.frames import OpenHead, RowsHead
+from monitoring.agent.elsewhere import Elsewhere
+from monitoring.agent.epochs import Epochs
 from monitoring.agent.ledger import Coverage, Tally
-from monitoring.agent.received import Received, replace_file, sync_folder
+from monitoring.agent.received import RESERVE_NAME, Received, replace_file, with_reserve
 from monitoring.agent.segment import (
     SUFFIX,
     OpenSegment,
@@ -39,8 +39,10 @@ from monitoring.agent.segment import (
     map_file,
     new_runs,
     recover,
+    seal_or_close,
 )
 from monitoring.agent.settings import SpoolSettings
+from monitoring.agent.spool_frames import OpenHead, RowsHead
 from monitoring.errors import FrameCorrupt
 from monitoring.events import Stream
 
@@ -61,27 +63,33 @@ class SpoolState:
 class Spool:
     """All methods may be called from any thread; each holds the shard's lock while it works."""
 
-    def __init__(self, folder: Path, epoch: str, settings: SpoolSettings, now_s: float) -> None:
-        """Claim an epoch and adopt what dead agents left. Raises ``OSError`` on a bad disk."""
+    def __init__(
+        self, folder: Path, epoch: str, settings: SpoolSettings, now_s: float, shards: int = 1
+    ) -> None:
+        """Claim an epoch and adopt what dead agents left. Raises ``OSError`` on a bad disk.
+
+        A full disk is no reason not to start: only uploads can free it.
+        """
         self.epoch = epoch
         self._folder = folder
-        self._own = folder / epoch
         self._dead = folder.parent.parent / "dead-letter"
         self._settings = settings
         self._mutex = threading.RLock()
         self._numbers = 0
         self._open: dict[tuple[Stream, int], OpenSegment] = {}
         self._sealed: deque[SealedSegment] = deque()
-        self._adopted: dict[Path, int] = {}
+        self._epochs = Epochs(folder, epoch, shards)
+        self._elsewhere = Elsewhere(folder)
+        self._met: set[str] = set()
         self._followed: dict[Path, int] = {}
         self._foreign = 0
+        self._strays = 0
         self._file_bytes = settings.file_bytes * 2  # until the first file tells the true ratio
         folder.mkdir(parents=True, exist_ok=True)
         self._received = Received(folder)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with self._exclusive(follow=False):
-            self._own.mkdir()
-            self._own_lock = _try_lock(self._own)
+            with_reserve(folder / RESERVE_NAME, self._epochs.claim)
             self._received.refresh()
             self.adopt(now_s)
             self._follow()
@@ -109,7 +117,12 @@ class Spool:
             if self._settings.fsync == "always":
                 self.sync()
 
-    def missing(self, producer: str, first: int, last: int) -> list[tuple[int, int]]:
+    def missing(self, producer: str, first: int, last: int, now_s: float) -> list[tuple[int, int]]:
+        """Return the parts of a range that no shard has received. Raises ``OSError``."""
+        if producer not in self._met:
+            for known in self._elsewhere.received(producer):
+                self.mark(producer, *known, now_s)
+            self._met.add(producer)
         return self._received.missing(producer, first, last)
 
     def through(self, producer: str) -> int:
@@ -154,7 +167,7 @@ class Spool:
             opened_at_s=now_s,
         )
         self._numbers += 1
-        segment = create(self._own, head, hour)
+        segment = create(self._epochs.own, head, hour)
         self._open[stream, hour] = segment
         return segment
 
@@ -194,13 +207,7 @@ class Spool:
 
     def _seal(self, segment: OpenSegment, now_s: float) -> None:
         del self._open[segment.stream, segment.hour]
-        try:
-            self._sealed.append(segment.seal(now_s))
-        except OSError as error:
-            # Without room for its last frame a segment is as final: nobody writes to it again.
-            segment.broken = True
-            log.warning("segment %s closed without its seal: %s", segment.name, error)
-            self._sealed.append(segment.seal(now_s))
+        self._sealed.append(seal_or_close(segment, now_s))
 
     def next_sealed(self) -> SealedSegment | None:
         """Return the oldest sealed segment without taking it out."""
@@ -218,7 +225,7 @@ class Spool:
             segment.path.unlink(missing_ok=True)
             if segment in self._sealed:
                 self._sealed.remove(segment)
-            self._drop_if_empty(segment.path.parent)
+            self._epochs.drop_if_empty(segment.path.parent)
 
     def _path_of(self, segment: str) -> Path:
         return self._folder / segment.rsplit("-", 1)[0] / f"{segment}{SUFFIX}"
@@ -238,14 +245,32 @@ class Spool:
         """Take over the segments of epochs whose agent is gone; return how many."""
         found = 0
         with self._exclusive(follow=False):
-            for folder in self._other_epochs():
-                descriptor = _try_lock(folder)
-                if descriptor is None:
-                    continue
-                self._adopted[folder] = descriptor
-                for path in sorted(folder.glob(f"*{SUFFIX}")):
-                    found += self._adopt_segment(path, now_s)
-                self._drop_if_empty(folder)
+            self._strays = self._epochs.fetch_strays()
+            for folder in self._epochs.others():
+                found += self._adopt_epoch(folder, now_s)
+        return found
+
+    def _adopt_epoch(self, folder: Path, now_s: float) -> int:
+        """Take an epoch whose agent is gone; an unreadable segment stays and is tried again.
+
+        The epoch is finished only when every segment was taken; until then ``adopt`` looks again.
+        """
+        try:
+            if not self._epochs.take(folder):
+                return 0
+        except OSError as error:
+            log.warning("epoch %s cannot be locked and is tried again: %s", folder.name, error)
+            return 0
+        taken = {segment.path for segment in self._sealed}
+        found, failed = 0, False
+        for path in sorted(set(folder.glob(f"*{SUFFIX}")) - taken):
+            try:
+                found += self._adopt_segment(path, now_s)
+            except OSError as error:
+                log.warning("segment %s is tried again: %s", path.name, error)
+                failed = True
+        if not failed:
+            self._epochs.finish(folder)
         return found
 
     def _adopt_segment(self, path: Path, now_s: float) -> int:
@@ -269,7 +294,7 @@ class Spool:
     def _follow(self) -> None:
         """Learn what other living agents of this shard have received since the last look."""
         self._received.refresh()
-        others = self._other_epochs()
+        others = self._epochs.others()
         self._foreign = len(others)
         if not others:
             return
@@ -283,19 +308,6 @@ class Spool:
                     self.mark(head.producer, head.first, head.last, stat.st_mtime)
         self._followed = followed
 
-    def _other_epochs(self) -> list[Path]:
-        own = {self.epoch, *(folder.name for folder in self._adopted)}
-        with os.scandir(self._folder) as entries:
-            names = [e.name for e in entries if e.name not in own and e.is_dir()]
-        return [self._folder / name for name in sorted(names)]
-
-    def _drop_if_empty(self, folder: Path) -> None:
-        """Remove an adopted epoch once its last segment is stored."""
-        if folder in self._adopted and not any(folder.glob(f"*{SUFFIX}")):
-            shutil.rmtree(folder)
-            os.close(self._adopted.pop(folder))
-            sync_folder(self._folder)
-
     def _segments(self) -> list[OpenSegment | SealedSegment]:
         return [*self._open.values(), *self._sealed]
 
@@ -307,7 +319,7 @@ class Spool:
                 sealed_segments=len(self._sealed),
                 bytes=sum(s.bytes for s in segments),
                 oldest_opened_at_s=min((s.opened_at_s for s in segments), default=None),
-                foreign_epochs=self._foreign,
+                foreign_epochs=self._foreign + self._strays,
             )
 
     def accounts(self) -> tuple[dict[str, Tally], dict[str, Tally], Tally]:
@@ -327,24 +339,11 @@ class Spool:
                 segment.sync()
                 os.close(segment.descriptor)
             self._open.clear()
-            for descriptor in (*self._adopted.values(), self._own_lock, self._lock):
-                if descriptor is not None:
-                    os.close(descriptor)
-            self._adopted.clear()
+            self._epochs.close()
+            os.close(self._lock)
 
 
 def _copy(tally: Tally) -> Tally:
     fresh = Tally()
     fresh.add(tally)
     return fresh
-
-
-def _try_lock(folder: Path) -> int | None:
-    """Lock an epoch's folder for this process's life; None when its agent is alive."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -92,6 +92,10 @@ class MaskingPolicy:
                     f"masking rule features.{name}: no such feature; known are {sorted(features)}"
                 )
 
+    def for_feedback(self) -> "MaskingPolicy":
+        """The policy of feedback: its columns are no features, though one may share a name."""
+        return MaskingPolicy(msgspec.structs.replace(self.rules, features={}), key=self._key)
+
     def logged_features(self, features: Sequence[Feature]) -> tuple[Feature, ...]:
         """The features as they are stored: pseudonyms and prefixes are strings."""
         return tuple(Feature(f.name, self._logged_dtype(f)) for f in features)

@@ -12,13 +12,13 @@ left, so it was never answered; its number is reported as ``torn``. Any other ru
 was at least one frame and counts as one ``unreadable`` number.
 """
 
+import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from monitoring.capture.backlog import START, Backlog, Position, Slice, unread
 from monitoring.capture.drops import DropReason
@@ -132,7 +132,7 @@ async def drain_orphan(
     if folder is None:
         return None
     try:
-        orphan = OrphanJournal(folder)
+        orphan = await asyncio.to_thread(OrphanJournal, folder)
         dead_letters = DeadLetters(path.parent / DEAD_LETTER_FOLDER, settings.dead_letter_bytes)
         sender = Sender(orphan, transport, dead_letters, settings=settings, rng=rng)
         finished = await sender.flush(timeout_s)
@@ -140,7 +140,7 @@ async def drain_orphan(
         folder.close()
         raise
     if finished:
-        folder.delete()
+        await asyncio.to_thread(folder.delete)
     else:
         folder.close()
     return Drained(
@@ -154,7 +154,7 @@ async def drain_orphan(
 
 async def drain_orphans(
     root: Path,
-    transport: Transport,
+    transport_for: Callable[[str], Transport],
     *,
     settings: SenderSettings,
     rng: random.Random,
@@ -162,16 +162,17 @@ async def drain_orphans(
 ) -> list[Drained]:
     """Drain every orphan under ``root``, each within ``timeout_s``.
 
-    One that can't be read is logged and left where it is.
+    ``transport_for`` gives a producer's way to its agent. An orphan that can't be drained is
+    logged and left where it is; the others come all the same.
     """
     drained = []
-    for path in find_orphans(root):
+    for path in await asyncio.to_thread(find_orphans, root):
         try:
             result = await drain_orphan(
-                path, transport, settings=settings, rng=rng, timeout_s=timeout_s
+                path, transport_for(path.name), settings=settings, rng=rng, timeout_s=timeout_s
             )
-        except (OSError, msgspec.DecodeError) as error:
-            _log.error("orphaned journal %s cannot be drained: %s", path, error)
+        except Exception as error:  # noqa: BLE001  one bad journal must not hold up the others
+            _log.error("orphaned journal %s cannot be drained: %r", path, error)
             continue
         if result is not None:
             drained.append(result)

@@ -91,7 +91,9 @@ def without_haproxy(document: dict[str, Any]) -> dict[str, Any]:
         HAPROXY_SWITCH: "0",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     }
-    return {**document, "controller_options": {"runtime_env": {"env_vars": variables}}}
+    options = document.get("controller_options") or {}
+    runtime_env = {**(options.get("runtime_env") or {}), "env_vars": variables}
+    return {**document, "controller_options": {**options, "runtime_env": runtime_env}}
 
 
 def _variables(document: dict[str, Any]) -> dict[str, str]:

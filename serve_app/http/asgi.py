@@ -6,16 +6,23 @@ A raw ASGI callable, since a FastAPI ingress serves about two thirds of its rate
 import logging
 import time
 import uuid
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
-from serve_app.admission import OverloadedError
+from serve_app.admission import Admission, OverloadedError
 from serve_app.http.problems import Problem
+from serve_app.logs import log_failure
 from serve_app.prediction import PredictionFailedError, Predictor
-from serve_app.schema import RequestInvalidError, RequestMalformedError
+from serve_app.schema import (
+    RequestInvalidError,
+    RequestMalformedError,
+    RequestTooLargeError,
+    check_request_id,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +32,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Route = Callable[["Request"], Awaitable["Response"]]
 
 JSON = (b"content-type", b"application/json")
-MAX_REQUEST_ID = 256
-REFUSALS = (RequestMalformedError, RequestInvalidError, OverloadedError)
+LARGE_BODY_BYTES = 256 << 10  # about 500 rows: decoding them would hold up small requests
+REFUSALS = (
+    RequestMalformedError,
+    RequestInvalidError,
+    RequestTooLargeError,
+    OverloadedError,
+)
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -63,6 +75,7 @@ class Application:
         max_body_bytes: int,
         on_shutdown: Callable[[], Awaitable[None]],
         on_rejected: Callable[[int], None],
+        admission: Admission,
         echo_request_id: bool = False,
     ) -> None:
         """``routes`` maps path, then method, to a route.
@@ -77,12 +90,20 @@ class Application:
         self._max_body_bytes = max_body_bytes
         self._on_shutdown = on_shutdown
         self._on_rejected = on_rejected
+        self._admission = admission
         self._echo_request_id = echo_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        self._admission.arrive()
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._admission.leave()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
         request_id = ""
         try:
@@ -97,8 +118,8 @@ class Application:
             response = _problem_response(problem, request_id)
         except ClientGoneError:
             return
-        except Exception:
-            logger.exception("request failed", extra={"request_id": request_id})
+        except Exception as exc:  # noqa: BLE001  the client gets an answer whatever happens
+            log_failure(logger, "a request failed", exc, request_id)
             self._on_rejected(500)
             response = _problem_response(_internal("the server failed on this request"), request_id)
         headers = [*response.headers, (b"content-length", str(len(response.body)).encode())]
@@ -129,18 +150,14 @@ class Application:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large(int(value))
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
+        message = await _next_message(receive)
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             return self._bounded(body)
         parts = [body]
         size = len(body)
         while message.get("more_body", False):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
+            message = await _next_message(receive)
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self._max_body_bytes:
@@ -170,17 +187,25 @@ class Application:
                 return
 
 
-def predict_route(predictor: Predictor, *, max_rows: int, retry_after_s: int) -> Route:
+async def _next_message(receive: Receive) -> MutableMapping[str, Any]:
+    try:
+        message = await receive()
+    except Exception as exc:  # Ray's own proxy raises where a client has left
+        raise ClientGoneError from exc
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    return message
+
+
+def predict_route(predictor: Predictor, *, retry_after_s: int) -> Route:
     """``POST /predict``: see docs/http.md."""
     decode = predictor.variant.decoder.decode
     encode = msgspec.json.Encoder().encode
 
     async def predict(request: Request) -> Response:
         try:
-            decoded = decode(request.body)
-            if len(decoded.rows) > max_rows:
-                detail = f"{len(decoded.rows)} instances; at most {max_rows} are taken"
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
+            large = len(request.body) > LARGE_BODY_BYTES
+            decoded = await to_thread(decode, request.body) if large else decode(request.body)
             response = await predictor.answer(
                 decoded, request.request_id, started_s=request.started_s
             )
@@ -189,7 +214,7 @@ def predict_route(predictor: Predictor, *, max_rows: int, retry_after_s: int) ->
         except PredictionFailedError as exc:
             # An answer, not a rejection: the request reached a model, and is counted there.
             return failure(exc, request.request_id)
-        return Response(encode(response))
+        return Response(await to_thread(encode, response) if large else encode(response))
 
     return predict
 
@@ -202,6 +227,8 @@ def refusal(exc: Exception, *, retry_after_s: int) -> Problem:
         case RequestInvalidError():
             status = HTTPStatus.UNPROCESSABLE_ENTITY
             return Problem(status, "invalid", str(exc), errors=exc.errors)
+        case RequestTooLargeError():
+            return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", str(exc))
         case OverloadedError():
             status = HTTPStatus.TOO_MANY_REQUESTS
             return Problem(status, "overloaded", str(exc), retry_after_s=retry_after_s)
@@ -218,16 +245,16 @@ def read_request_id(scope: Scope) -> str:
     """The caller's ``X-Request-ID``, or a fresh one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and value:
-            return check_request_id(value.decode("utf-8", "replace"), "X-Request-ID")
+            return accepted_request_id(value.decode("utf-8", "replace"), "X-Request-ID")
     return str(uuid.uuid4())
 
 
-def check_request_id(text: str, where: str) -> str:
-    """Refuse an id of more than 256 characters or with control characters: it goes into logs."""
-    if len(text) > MAX_REQUEST_ID or not text.isprintable():
-        detail = f"`{where}`: at most {MAX_REQUEST_ID} printable characters are taken"
-        raise Problem(HTTPStatus.BAD_REQUEST, "request-id", detail)
-    return text
+def accepted_request_id(text: str, where: str) -> str:
+    """The id as it is, or the problem that it cannot stand in a log."""
+    try:
+        return check_request_id(text, where)
+    except RequestInvalidError as exc:
+        raise Problem(HTTPStatus.BAD_REQUEST, "request-id", str(exc)) from exc
 
 
 def _internal(detail: str) -> Problem:

@@ -16,7 +16,7 @@ from serve_app.http.asgi import (
     Request,
     Response,
     Route,
-    check_request_id,
+    accepted_request_id,
     failure,
     refusal,
 )
@@ -69,9 +69,7 @@ class InferResponse(msgspec.Struct, frozen=True):
     outputs: list[OutputTensor]
 
 
-def inference_routes(
-    predictor: Predictor, *, max_rows: int, retry_after_s: int
-) -> dict[str, dict[str, Route]]:
+def inference_routes(predictor: Predictor, *, retry_after_s: int) -> dict[str, dict[str, Route]]:
     """Every path of the protocol for one model, with its version in the path and without."""
     stream = predictor.variant.stream
     metadata = ModelMetadata(
@@ -83,7 +81,7 @@ def inference_routes(
     )
     described = {"GET": _fixed(metadata)}
     ready = {"GET": _fixed({"name": stream.model, "ready": True})}
-    infer = {"POST": infer_route(predictor, max_rows=max_rows, retry_after_s=retry_after_s)}
+    infer = {"POST": infer_route(predictor, retry_after_s=retry_after_s)}
     unknown = _unknown_model(stream.model, stream.version)
     server = {
         "GET": _fixed(
@@ -107,7 +105,7 @@ def inference_routes(
     return routes
 
 
-def infer_route(predictor: Predictor, *, max_rows: int, retry_after_s: int) -> Route:
+def infer_route(predictor: Predictor, *, retry_after_s: int) -> Route:
     """``POST …/infer``: the same checks, admission and capture as ``POST /predict``."""
     features = predictor.variant.decoder.features
     classes = predictor.variant.stream.classes
@@ -118,12 +116,9 @@ def infer_route(predictor: Predictor, *, max_rows: int, retry_after_s: int) -> R
         try:
             decoded = decode_infer(request.body)
             if decoded.id:
-                identity = check_request_id(decoded.id, "id")
+                identity = accepted_request_id(decoded.id, "id")
             names = chosen_outputs(decoded, output_names(classes))
             rows = read_rows(decoded.inputs, features)
-            if len(rows) > max_rows:
-                detail = f"{len(rows)} rows; at most {max_rows} are taken"
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
             answer = await predictor.answer(
                 PredictRequest(rows, None, context_of(decoded)),
                 identity,

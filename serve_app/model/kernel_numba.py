@@ -6,7 +6,6 @@ scikit-learn does; nothing here may reorder floating-point sums (no ``fastmath``
 
 All index arithmetic is unsigned: numba tests signed indices for being negative at every access.
 """
-# ruff: noqa: PLR0917 (numba compiles positional arguments faster than keywords or records)
 
 from typing import Any, Final
 

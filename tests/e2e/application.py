@@ -18,7 +18,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "configs/quickstart.yaml"
-START_TIMEOUT_S = 150.0
+START_TIMEOUT_S = 300.0
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -131,22 +131,24 @@ def is_target(title: str, target: Target) -> bool:
 
 
 def strike(
-    blows: list[Blow],
-    cluster: Cluster,
-    proxy: FaultProxy,
-    rng: random.Random,
-    sleep: Callable[[float], None] = time.sleep,
+    blows: list[Blow], cluster: Cluster, proxy: FaultProxy, traffic: "Traffic", rng: random.Random
 ) -> None:
-    """Carry a plan out; storage is back at the end, whatever happened."""
+    """Carry a plan out; storage is back at the end, whatever happened.
+
+    Each blow waits until requests are answered again after the one before: a service that is down
+    all the time has nothing to lose.
+    """
     for blow in blows:
-        sleep(blow.wait_s)
+        traffic.wait_for_answers(50)
+        time.sleep(blow.wait_s)
         match blow:
             case Kill():
                 cluster.kill(blow.target, rng)
             case Outage():
                 proxy.switch(blow.fault)
                 try:
-                    strike(list(blow.kills), cluster, proxy, rng, sleep)
+                    strike(list(blow.kills), cluster, proxy, traffic, rng)
+                    traffic.wait_for_answers(50)
                 finally:
                     proxy.switch(Fault.PASS)
 
@@ -178,6 +180,11 @@ class Traffic:
         self._thread.join(60)
         assert not self._thread.is_alive()
 
+    def wait_for_answers(self, more: int) -> None:
+        """Wait until so many more requests are answered: the application has recovered."""
+        seen = len(self.answered)
+        wait_for(lambda: len(self.answered) >= seen + more, timeout_s=240, what=f"{more} answers")
+
     @property
     def outcomes(self) -> Counter[str]:
         return Counter({"200": len(self.answered)}) + Counter(self.failed.values())
@@ -191,8 +198,11 @@ class Traffic:
         number = 0
         due_s = time.monotonic()
         while not self._stop.is_set():
-            await self._send(session, f"{self._prefix}-{worker}-{number}")
+            name = f"{self._prefix}-{worker}-{number}"
+            await self._send(session, name)
             number += 1
+            if name in self.failed:  # a service that is down is not hammered
+                await asyncio.sleep(0.2)
             due_s = max(due_s + self._pause_s, time.monotonic() - 1.0)  # no rush after a stall
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 

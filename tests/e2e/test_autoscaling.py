@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 
 SLO_MS = 200
 LOW_RPS, HIGH_RPS = 0.2 * slow_model.CAPACITY_RPS, 1.6 * slow_model.CAPACITY_RPS
-STEP_AT_S, STEP_ENDS_S, ENDS_S = 25, 75, 80
+STEP_AT_S, STEP_ENDS_S, ENDS_S = 20, 80, 82
 BODY = {"instances": [{"a": 0.1, "b": -0.2, "c": 0.3}]}
 
 
@@ -42,7 +42,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
             "serving": {"num_cpus": 0.1},
         },
     )
-    application["deployments"][0]["autoscaling_config"]["max_replicas"] = 6
+    application["deployments"][0]["autoscaling_config"]["max_replicas"] = 3  # each start costs seconds of CPU
     running = Application(folder, document, environment={"PYTHONPATH": str(REPOSITORY)})
     try:
         running.start()
@@ -69,6 +69,7 @@ def loadtest(application: Application, trace: Path, out: Path) -> dict[str, Any]
         "--body": str(application.folder / "body.json"),
         "--slo-ms": str(SLO_MS),
         "--connections": "500",
+        "--timeout": "60",
         "--out": str(out),
     }
     treeline = str(Path(sys.executable).with_name("treeline"))
@@ -94,9 +95,10 @@ def test_replicas_follow_a_step_and_come_back(slow: Application) -> None:
     out = slow.folder / "loadtest"
     loadtest(slow, trace, out)
     requests = pq.read_table(out / "requests.parquet").to_pandas()
-    assert (requests["status"] == 200).all()
+    assert not (requests["status"] >= 500).any()
     planned_s = (requests["planned_at"] - requests["planned_at"].min()).dt.total_seconds()
     late = requests[planned_s.between(STEP_ENDS_S - 15, STEP_ENDS_S - 1)]
+    assert (late["status"] == 200).all()
     assert late["latency_ms"].quantile(0.95) < SLO_MS
     made = decisions(slow)
     assert max(each["running"] for each in made) >= 2

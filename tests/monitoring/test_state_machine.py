@@ -38,6 +38,7 @@ from tests.monitoring.capture.streams import FEATURES, POLICY, STREAM, Clock, re
 LIMITS = JournalLimits(segment_bytes=600, quota_bytes=4_000, buffer_bytes=1_000, retry_s=5)
 SENDING = SenderSettings(first_backoff_s=0)
 HOUR_US = 3_600_000_000
+DELIVERY_STEPS = ("deliver", "away", "lost answer", "stored, lost answer", "crash", "stored, crash")
 SINK_STEPS = ("store", "away", "lost answer", "crash before", "crash after")
 
 
@@ -82,12 +83,21 @@ class Way:
             raise ConnectionError("no agent")
         agent = self._chance.choice(self._machine.agents)  # a redeploy: either may be asked
         ack = agent.take(payload)
-        if step == "lost answer":
-            raise ConnectionError("taken, but nobody heard")
-        if step == "crash":
-            self._machine.lose(agent)
-            raise ConnectionError("taken, and dead")
-        return ack
+        match step:
+            case "lost answer":
+                raise ConnectionError("taken, but nobody heard")
+            case "stored, lost answer":
+                agent.drain()
+                raise ConnectionError("on storage, but nobody heard")
+            case "crash":
+                self._machine.replace(agent)
+                raise ConnectionError("taken, and dead")
+            case "stored, crash":
+                agent.drain()
+                self._machine.replace(agent)
+                raise ConnectionError("on storage, and dead")
+            case _:
+                return ack
 
 
 class CaptureMachine(RuleBasedStateMachine):
@@ -146,14 +156,18 @@ class CaptureMachine(RuleBasedStateMachine):
 
     @rule(
         replica=replicas,
-        script=st.lists(st.sampled_from(["deliver", "away", "lost answer", "crash"]), max_size=3),
+        script=st.lists(st.sampled_from(DELIVERY_STEPS), max_size=3),
         seed=st.integers(0, 99),
     )
     def send(self, replica: Replica, script: list[str], seed: int) -> None:
         replica.sender._transport = Way(self, script, random.Random(seed))
-        try:
-            self.run(replica.sender.flush(20))
-        except GaveUp:
+        for _ in range(len(script) + 1):  # after each failure it is sent again, maybe elsewhere
+            try:
+                self.run(replica.sender.flush(20))
+                break
+            except GaveUp:
+                continue
+        else:
             return
         assert replica.journal.acknowledged == len(replica.recorded)
 
@@ -185,15 +199,19 @@ class CaptureMachine(RuleBasedStateMachine):
                 self.may_be_unreadable = True
 
     @rule(
-        script=st.lists(st.sampled_from(["deliver", "away", "lost answer", "crash"]), max_size=2),
+        script=st.lists(st.sampled_from(DELIVERY_STEPS), max_size=2),
         seed=st.integers(0, 99),
     )
     def drain_dead_replicas(self, script: list[str], seed: int) -> None:
-        # A drain that finds no agent waits; a short time-out stands for its process's end.
-        timeout_s = 20 if self.agents and "away" not in script and "crash" not in script else 0.01
+        # A drain that finds no agent would wait; a time-out stands for its process's end.
+        timeout_s = 20 if self.agents else 0.01
         way = Way(self, script, random.Random(seed))
         work = drain_orphans(
-            self.journals, way, settings=SENDING, rng=random.Random(2), timeout_s=timeout_s
+            self.journals,
+            lambda _: way,
+            settings=SENDING,
+            rng=random.Random(2),
+            timeout_s=timeout_s,
         )
         self.run(work)
 
@@ -211,6 +229,12 @@ class CaptureMachine(RuleBasedStateMachine):
             now_s=self.now_s,
         )
         self.agents.append(agent)
+
+    def replace(self, agent: Agent) -> None:
+        """Serve recreates an agent that died."""
+        self.lose(agent)
+        if not self.agents:
+            self.start_agent()
 
     def lose(self, agent: Agent) -> None:
         self.agents.remove(agent)
@@ -332,4 +356,4 @@ def journalled(segment: Path) -> int:
 
 
 TestCapture = CaptureMachine.TestCase
-TestCapture.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestCapture.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)

@@ -21,6 +21,7 @@ class Spec:
     name: str
     dtype: str
     nullable: bool = False
+    categories: tuple[str, ...] | None = None
 
 
 class HalvesScorer:
@@ -31,7 +32,7 @@ class HalvesScorer:
         if (first > 1e30).any():
             raise ValueError("Input X contains infinity")
         if (first == -1).any():
-            raise RuntimeError("secret internal detail")
+            raise RuntimeError(f"secret internal detail: {rows}")
         return np.column_stack([1 - first / 100, first / 100])
 
     score_at_once = score
@@ -69,4 +70,10 @@ def predictor(recorder: RememberingRecorder) -> Predictor:
         recorder=recorder,
         telemetry=VariantTelemetry(stream),
     )
-    return Predictor(variant, Admission(1_000), ReplicaSignals(), inline_rows=8)
+    return Predictor(
+        variant,
+        Admission(max_requests=100, max_pending_rows=1_000),
+        ReplicaSignals(),
+        inline_rows=8,
+        max_rows=50,
+    )

@@ -40,7 +40,8 @@ def predictor_with(predictor: Predictor, scorer: ThoughtfulScorer) -> Predictor:
         for name in ("stream", "decoder", "recorder", "telemetry")
     }
     variant = type(predictor.variant)(scorer=scorer, **changes)
-    return Predictor(variant, Admission(10), ReplicaSignals(), inline_rows=8)
+    admission = Admission(max_requests=10, max_pending_rows=10)
+    return Predictor(variant, admission, ReplicaSignals(), inline_rows=8, max_rows=20)
 
 
 def request(*firsts: float) -> PredictRequest:
@@ -54,7 +55,7 @@ async def test_only_quick_rows_are_scored_on_the_event_loop(predictor: Predictor
         answer = await ours.answer(asked, "r", started_s=0.0)
         assert len(answer.predictions) == len(asked.rows)
     assert scorer.threads == [True, False, False]
-    assert (ours.admission.pending_rows, ours.admission.ongoing) == (0, 0)
+    assert ours.admission.pending_rows == 0
 
 
 async def test_who_fails_or_is_refused_takes_no_room(predictor: Predictor) -> None:
@@ -62,8 +63,8 @@ async def test_who_fails_or_is_refused_takes_no_room(predictor: Predictor) -> No
     ours.admission.admit(9)
     with pytest.raises(OverloadedError):
         await ours.answer(request(1.0, 2.0), "r", started_s=0.0)
-    assert (ours.admission.pending_rows, ours.admission.ongoing) == (9, 1)
-    ours.admission.leave(9)
+    assert ours.admission.pending_rows == 9
+    ours.admission.release(9)
     assert ours.admission.pending_rows == 0
 
 

@@ -1,6 +1,9 @@
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,8 @@ from serve_app.schema import (
     RequestDecoder,
     RequestInvalidError,
     RequestMalformedError,
+    check_request_id,
+    encode_request,
     read_context,
 )
 
@@ -18,6 +23,7 @@ class Spec:
     name: str
     dtype: str
     nullable: bool = False
+    categories: tuple[str, ...] | None = None
 
 
 FEATURES = [
@@ -91,7 +97,33 @@ def test_top_k_out_of_range_is_refused(decoder: RequestDecoder, top_k: object) -
 
 def test_infinite_numbers_are_named(decoder: RequestDecoder) -> None:
     rows = decoder.decode(body({**GOOD, "age in years": 1e300})).rows
-    assert decoder.name_bad_numbers(rows)[0]["field"] == "instances[0].age in years"
+    assert decoder.explain_refusal(rows)[0]["field"] == "instances[0].age in years"
+
+
+def test_a_handle_call_is_written_as_a_body(decoder: RequestDecoder) -> None:
+    row = {**GOOD, "age in years": np.float64(41), "loans": float("nan")}
+    body = encode_request([row, list(GOOD.values())], top_k=None, context={"user_id": "u"})
+    request = decoder.decode(body)
+    assert request.rows == [(41.0, None, "own", True)] * 2
+    assert request.context.user_id == "u"
+
+
+@pytest.mark.parametrize("row", [[float("inf"), 1, "own", True], {**GOOD, "loans": -math.inf}])
+def test_infinity_is_refused_and_not_taken_for_missing(row: object) -> None:
+    with pytest.raises(RequestInvalidError, match=r"instances\[0\].*infinite"):
+        encode_request([row], top_k=None, context=None)
+
+
+@pytest.mark.parametrize("rows", [[3], [object()], [[object()]]])
+def test_rows_that_json_cannot_hold_are_refused(decoder: RequestDecoder, rows: list[Any]) -> None:
+    with pytest.raises(RequestInvalidError):
+        decoder.decode(encode_request(rows, top_k=None, context=None))
+
+
+@pytest.mark.parametrize("value", [17, "a" * 300, "a\x00b", b"bytes"])
+def test_request_ids_that_logs_cannot_hold_are_refused(value: object) -> None:
+    with pytest.raises(RequestInvalidError, match="request_id"):
+        check_request_id(value, "request_id")
 
 
 def test_context_fields_become_tags() -> None:

@@ -16,7 +16,7 @@ def test_unknown_key_is_named_with_what_is_allowed() -> None:
 
 
 def test_unknown_key_in_a_section_is_named() -> None:
-    with pytest.raises(ValidationError, match=r"agent\n.*unknown key 'shard'.*shards"):
+    with pytest.raises(ValidationError, match=r"agent: unknown key 'shard'.*shards"):
         Settings.model_validate({"agent": {"shard": 2}})
 
 
@@ -35,12 +35,38 @@ def test_model_version_is_one_folder(version: str) -> None:
         Settings.model_validate({"model": {"version": version}})
 
 
-def test_secret_is_in_no_error_and_no_repr() -> None:
+def test_secret_is_in_no_repr() -> None:
     good = Settings.model_validate({"storage": {"secret_access_key": "hunter2"}})
     assert "hunter2" not in repr(good)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"storage": {"secret_access_key": "hunter2", "region": 5}},
+        {"storage": {"secret_access_key": "hunter2", "regoin": "x"}},
+        {"storage": {"secret_access_key": ["hunter2"]}},
+        {"storage": "hunter2"},
+        {"storage": {"secret_access_key": "hunter2"}, "snik": "x"},
+        {"storage": {"secret_access_key": "hunter2"}, "sink": 3},
+    ],
+)
+def test_secret_is_in_no_error(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError) as caught:
-        Settings.model_validate({"storage": {"secret_access_key": "hunter2", "region": 5}})
+        Settings.model_validate(wrong)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_quota_without_room_is_named_with_its_path() -> None:
+    with pytest.raises(
+        ValidationError, match=r"capture\.journal: quota_bytes is 1048576.*16777216"
+    ):
+        Settings.model_validate({"capture": {"journal": {"quota_bytes": 1 << 20}}})
+
+
+def test_state_must_be_local() -> None:
+    with pytest.raises(ValidationError, match=r"state_dir: allowed: a local folder.*s3://b/x"):
+        Settings.model_validate({"state_dir": "s3://b/x"})
 
 
 def test_local_paths_become_absolute_and_urls_stay() -> None:

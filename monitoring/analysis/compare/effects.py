@@ -1,7 +1,6 @@
 """From two arms, or from pairs, to an estimate of their difference and how far it goes. Pure."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,22 +67,6 @@ def difference_of_pairs(pairs: Moments, plan_units: int) -> Estimate:
         progress=pairs.units / plan_units,
         obstacle=_skewed(skew),
     )
-
-
-def planned_units(
-    variance: float, difference: float, *, alpha: float = 0.05, power: float = 0.8
-) -> int:
-    """Size of each arm at which a fixed-horizon z-test would find ``difference``.
-
-    A sound plan for a confidence sequence as well: see docs/compare.md for what it costs.
-
-    >>> planned_units(0.11 * 0.89, 0.02)
-    3842
-    """
-    from scipy.stats import norm
-
-    quantiles: Sequence[float] = norm.ppf([1 - alpha / 2, power])
-    return math.ceil(2 * variance * (sum(quantiles) / difference) ** 2)
 
 
 def _nothing(obstacle: str) -> Estimate:

@@ -45,6 +45,9 @@ CATEGORY_SHARES: Final[dict[Cause, float]] = {
 }
 # A column that never missed a value in training hardly needs a budget for it.
 NEVER_MISSING_SHARE: Final = 0.01
+# The causes share this much of a column's level. All of it would be right on average; what is left
+# pays for approximations, so that the stated level is an upper bound and not the middle.
+SPENT: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,7 @@ def _test_column(view: _View, number: bool) -> ColumnTest:
     shares = dict(NUMBER_SHARES if number else CATEGORY_SHARES)
     if not view.baseline.missing:
         shares["missing"] = NEVER_MISSING_SHARE
-    budget = sum(shares.values())
+    budget = sum(shares.values()) / SPENT
     if not causes:
         return ColumnTest(p=None, cause=None, causes={}, inflation=1.0)
     p, cause = min((p * budget / shares[cause], cause) for cause, p in causes.items())

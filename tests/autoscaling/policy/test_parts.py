@@ -115,7 +115,7 @@ def test_the_fit_finds_the_simulated_capacity():
     assert [c for c, _ in state.stretches] == list(capacity.FITTED)
     for replicas, utilisation in ((1, 0.618), (4, 0.876)):
         rps = capacity.capacity_rps(state, replicas, service.mean_s, config)
-        assert rps * service.mean_s / replicas == pytest.approx(utilisation, rel=0.03)
+        assert rps * service.mean_s / replicas == pytest.approx(utilisation, rel=0.04)
     assert capacity.need(state, 1e9, service.mean_s, config) == config.max_replicas
 
 

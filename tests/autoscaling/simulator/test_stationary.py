@@ -30,9 +30,9 @@ def test_one_replica_matches_pollaczek_khinchine():
 def test_one_ongoing_request_makes_the_router_a_central_queue(replicas, load):
     """With one request per replica all waiting is in the router: M/M/c exactly."""
     waits = []
-    for seed in range(4):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
-        n = 300_000
+        n = 1_000_000
         requests = Requests(
             arrival_s=np.cumsum(rng.exponential(EXPONENTIAL_MEAN_S / load / replicas, n)),
             service_s=rng.exponential(EXPONENTIAL_MEAN_S, n),

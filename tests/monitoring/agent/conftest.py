@@ -122,6 +122,7 @@ class Agent:
     sink: object = None
     now_s: float = T0_US / 1e6
     shard: str = "0"
+    shards: int = 1
 
     def __post_init__(self) -> None:
         self.settings = AgentSettings(
@@ -137,6 +138,7 @@ class Agent:
             self.epoch,
             self.spool_settings,
             self.now_s,
+            self.shards,
         )
         self.intake = Intake(self.settings, self.spool, self.clock)
         self.uploader = Uploader(

@@ -1,5 +1,7 @@
 """An agent may die between any two steps, and an old one may live beside a new one."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -9,12 +11,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from monitoring.agent.frames import RowsHead
 from monitoring.agent.settings import SinkSettings, SpoolSettings
 from monitoring.agent.sink import FsspecSink
+from monitoring.agent.spool_frames import RowsHead
 from monitoring.agent.verify import verify
 from monitoring.errors import SinkUnavailable
-from tests.monitoring.agent.conftest import STREAM, Agent, delivery, memory_folder, stored_events
+from tests.monitoring.agent.conftest import (
+    STREAM,
+    T0_US,
+    Agent,
+    delivery,
+    memory_folder,
+    rows_of,
+    stored_events,
+)
 
 
 class Crash(BaseException):
@@ -138,6 +148,7 @@ def test_a_broken_frame_in_the_middle_is_counted_as_lost_and_kept_aside(tmp_path
     assert (verdict.ok, verdict.written, verdict.dropped) == (True, 10, {"spool_corrupt": 5})
     kept = tmp_path / "state" / "dead-letter"
     assert sorted(p.name for p in kept.iterdir()) == [path.name, f"{path.name}.reason.txt"]
+    assert {p.stat().st_mode & 0o777 for p in kept.iterdir()} == {0o600}
 
 
 def test_a_file_of_noise_is_no_reason_not_to_start(tmp_path):
@@ -149,6 +160,77 @@ def test_a_file_of_noise_is_no_reason_not_to_start(tmp_path):
     agent = Agent(tmp_path, epoch="e2")
     assert agent.take(delivery(1, 1)).through == 1
     agent.die()
+
+
+def refusing(code):
+    def fail(*_args):
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_a_full_disk_is_no_reason_not_to_start(tmp_path, monkeypatch):
+    old = Agent(tmp_path)
+    old.take(delivery(1, 5))
+    old.die()
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", refusing(errno.ENOSPC))
+        new = Agent(tmp_path, epoch="e2")
+        assert new.spool.state().sealed_segments == 1
+        with pytest.raises(SinkUnavailable, match="cannot write"):
+            new.take(delivery(4, 7))
+        new.drain()
+    assert stored_events(tmp_path) == [f"p1-{seq}-0" for seq in range(1, 6)]
+    assert new.take(delivery(4, 7)).through == 7
+    new.drain()
+    new.die()
+    whole(tmp_path, 7)
+
+
+def test_the_reserve_makes_room_for_a_new_epoch(tmp_path, monkeypatch):
+    Agent(tmp_path).die()
+    folder = tmp_path / "state" / "spool" / "0"
+    reserve = folder / "reserve"
+    assert reserve.exists()
+    mkdir = Path.mkdir
+
+    def full_until_freed(path, *args, **options):
+        if path.parent == folder and reserve.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        mkdir(path, *args, **options)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "mkdir", full_until_freed)
+        agent = Agent(tmp_path, epoch="e2")
+    assert not reserve.exists()
+    agent.take(delivery(1, 2))
+    agent.drain()
+    agent.die()
+    assert reserve.exists()
+    whole(tmp_path, 2)
+
+
+def test_a_segment_that_cannot_be_taken_now_waits_alone_and_is_taken_later(tmp_path, monkeypatch):
+    old = Agent(tmp_path)
+    old.take(delivery(1, 5))
+    old.take(delivery(6, 9, events=lambda seq: rows_of(seq, ts_us=T0_US + 3_600_000_000)))
+    old.die()
+    torn = min((tmp_path / "state" / "spool" / "0" / "e1").glob("*.spool"))
+    torn.write_bytes(torn.read_bytes() + b"half a frame")
+    with monkeypatch.context() as full:
+        full.setattr(os, "truncate", refusing(errno.EIO))
+        new = Agent(tmp_path, epoch="e2")
+        assert new.spool.state().sealed_segments == 1
+        assert new.spool.state().foreign_epochs == 1
+        assert new.spool.adopt(new.now_s) == 0
+        assert new.take(delivery(1, 10)).through == 10
+        new.drain()
+    assert new.spool.adopt(new.now_s) == 1
+    new.drain()
+    assert new.spool.state().foreign_epochs == 0
+    new.die()
+    assert not torn.parent.exists()
+    whole(tmp_path, 10)
 
 
 def test_a_living_old_agent_and_a_new_one_refuse_the_same_numbers(tmp_path):

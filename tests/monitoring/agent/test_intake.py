@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitoring.agent.intake import Intake
 from monitoring.agent.ledger import Covered
 from monitoring.agent.settings import SamplingSettings, SpoolSettings
 from monitoring.errors import DeliveryRejected, SinkUnavailable
@@ -41,6 +42,28 @@ def straddling(seq: int):
     """Two rows on every third request; the hour turns at 20, requests near it interleave."""
     later = seq > 20 or seq in (17, 19)
     return rows_of(seq, ts_us=T0_US + later * HOUR_US, rows=2 if seq % 3 == 0 else 1)
+
+
+class Poisoned(Intake):
+    """Fails on one producer in a way that nobody thought of."""
+
+    def _take(self, payload):
+        if b"poison" in payload:
+            raise IndexError("beyond the last row")
+        return super()._take(payload)
+
+
+def test_a_delivery_that_fails_unexpectedly_is_refused_alone(tmp_path, caplog):
+    agent = Agent(tmp_path)
+    intake = Poisoned(agent.settings, agent.spool, agent.clock)
+    group = [delivery(1, 2), delivery(1, 2, producer="poison"), delivery(3, 4)]
+    first, refused, second = intake.commit(group)
+    assert (first.through, second.through) == (2, 4)
+    assert isinstance(refused, DeliveryRejected)
+    assert "IndexError" in str(refused)
+    assert intake.counts.rejected == 1
+    assert "IndexError" in caplog.text
+    agent.die()
 
 
 RANGE = st.tuples(st.integers(1, LAST), st.integers(1, LAST)).map(sorted)

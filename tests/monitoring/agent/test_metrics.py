@@ -54,7 +54,9 @@ def test_replicas_add_up_and_the_last_report_counts():
     fleet.note(report("r1", ok=1), 0.0)
     fleet.note(report("r1", ok=3), 1.0)
     fleet.note(report("r2", ok=10, dropped=4), 1.0)
-    found = samples(fleet, 1.0, lost_events={"spool_corrupt": 2}, sink_lag_s=1.5)
+    found = samples(
+        fleet, 1.0, lost_events={"spool_corrupt": 2}, sink_lag_s=1.5, deliveries=7, dead_letters=1
+    )
     code = ("code", "200")
     assert found["treeline_requests_total", (code, *LABELS)] == 13
     assert found["treeline_rejected_requests_total", (("code", "429"),)] == 2
@@ -66,6 +68,8 @@ def test_replicas_add_up_and_the_last_report_counts():
     assert found["treeline_capture_dropped_events_total", (("reason", "journal_full"),)] == 4
     assert found["treeline_capture_dropped_events_total", (("reason", "spool_corrupt"),)] == 2
     assert found["treeline_sink_lag_seconds", ()] == 1.5
+    assert found["treeline_agent_deliveries_total", ()] == 7
+    assert found["treeline_sink_dead_letters_total", ()] == 1
 
 
 def test_a_dead_replica_keeps_its_counters_and_loses_its_gauges():
@@ -81,7 +85,7 @@ def test_memory_is_bounded_and_sums_stay():
     fleet = Fleet()
     for number in range(MAX_REPLICAS + 50):
         fleet.note(report(f"r{number}"), 0.0)
-    assert len(fleet._latest) == MAX_REPLICAS
+    assert len(fleet._memory.latest) == len(fleet._noted) == MAX_REPLICAS
     (variant,) = fleet.totals(99.0).variants.values()
     assert variant.requests[200] == 3 * (MAX_REPLICAS + 50)
 

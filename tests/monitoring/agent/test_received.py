@@ -21,6 +21,7 @@ def test_what_is_saved_is_found_again(tmp_path):
     assert two.settled == ["e-0"]
     assert two.through("unknown") == 0
     assert {p.name for p in tmp_path.iterdir()} == {"received.msgpack", "reserve"}
+    assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o600}
 
 
 def test_a_full_disk_costs_the_reserve_once(tmp_path):

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -71,6 +72,16 @@ def test_rules_name_themselves_and_errors_come_first():
         "rate",
     ]
     assert decision.keep.tolist() == [True, True, True, False]
+
+
+def test_a_regressors_score_is_no_confidence():
+    stream = msgspec.structs.replace(STREAM, task="regression", classes=())
+    rules = RuleSettings(low_confidence_below=0.5)
+    settings = SamplingSettings(rates={"champion": 0.0}, rules=rules)
+    payload = delivery(1, 3, stream=stream, events=lambda seq: rows_of(seq, score=-40.0))
+    _, batch, table = read_delivery(payload)
+    decision, _ = decide(batch, table, stream, settings, at_second(BudgetState(), 0))
+    assert not decision.keep.any()
 
 
 @given(

@@ -21,6 +21,7 @@ from monitoring.agent.verify import verify
 from monitoring.errors import DeliveryRejected, SinkUnavailable
 from monitoring.events import ReplicaReport
 from tests.monitoring.agent.conftest import T0_US, delivery, stored_events
+from tests.monitoring.agent.test_metrics import report
 
 
 class SwitchableSink:
@@ -152,8 +153,51 @@ async def test_metrics_reports_and_counts_fit_together(made):
     assert "treeline_replicas 1.0" in text
     assert "treeline_sampled_out_events_total 4.0" in text
     assert "treeline_agent_received_events_total 5.0" in text
-    both = merge([service.counts(), service.counts()])
+    both = merge([await service.counts(), await service.counts()])
     assert (both.received_events, both.sampled_out_events, both.repeated_events) == (10, 8, 8)
+
+
+async def test_counters_do_not_fall_when_the_agent_dies(made, tmp_path):
+    first = made()
+    for replica in ("dead", "living"):
+        await first.report(msgspec.msgpack.encode(report(replica, ok=3)))
+    await first.ingest(delivery(1, 5))
+    await first.ingest(delivery(1, 5))
+    await first.flush()
+    before = await first.counts()
+    await first.stop()
+    second = made()
+    assert await second.counts() == before
+    assert (before.deliveries, before.repeated_events, before.sink_files) == (2, 5, 1)
+    await second.report(msgspec.msgpack.encode(report("living", ok=4)))
+    await second.ingest(delivery(6, 7))
+    await second.stop()
+    after = await made().counts()
+    (variant,) = after.fleet.variants.values()
+    assert variant.requests == {200: 7, 500: 2}
+    assert (after.deliveries, after.received_events) == (3, 7)
+    path = tmp_path / "state" / "spool" / "0" / "counts.msgpack"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_agents_side_by_side_add_their_counters_up(made):
+    old, new = made(), made()
+    await old.ingest(delivery(1, 2, producer="p1"))
+    await new.ingest(delivery(1, 3, producer="p2"))
+    await old.report(msgspec.msgpack.encode(report("r1", ok=3)))
+    assert (await old.counts()).received_events == 2
+    counts = await new.counts()
+    assert (counts.received_events, counts.fleet.replicas) == (5, 1)
+    assert (await old.counts()).received_events == 5
+
+
+async def test_counters_that_cannot_be_read_start_again(made, tmp_path, caplog):
+    folder = tmp_path / "state" / "spool" / "0"
+    folder.mkdir(parents=True)
+    (folder / "counts.msgpack").write_bytes(b"noise")
+    assert (await made().counts()).deliveries == 0
+    assert (folder / "counts.unreadable").exists()
+    assert "start again" in caplog.text
 
 
 def test_options_are_plain_and_checked(tmp_path):

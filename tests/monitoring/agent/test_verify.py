@@ -13,7 +13,7 @@ from monitoring.agent.settings import SamplingSettings, SinkSettings
 from monitoring.agent.verify import Problem, verify
 from monitoring.errors import SinkUnavailable
 from serve_app.cli.ledger import verify as command
-from tests.monitoring.agent.conftest import Agent, delivery
+from tests.monitoring.agent.conftest import Agent, delivery, rows_of
 
 
 @pytest.fixture
@@ -121,6 +121,63 @@ def test_doubled_and_removed_rows_are_found(sink):
     rewritten(first, lambda t: pa.concat_tables([t, pq.read_table(third).slice(0, 1)]))
     kinds = [(p.kind, p.first) for p in judged(sink).problems if p.file == relative(sink, first)]
     assert kinds == [("duplicate", 22)]
+
+
+@pytest.mark.parametrize(
+    ("row", "with_ledger", "numbers"),
+    [(0, True, (2, 2)), (1, True, (2, 2)), (2, True, (1, 4)), (2, False, (1, 4))],
+)
+def test_one_row_of_an_event_removed_is_a_gap(tmp_path, row, with_ledger, numbers):
+    agent = Agent(tmp_path)
+    agent.take(delivery(1, 4, events=lambda seq: rows_of(seq, rows=3)))
+    agent.drain()
+    agent.die()
+    sink = tmp_path / "sink"
+    (path,) = files(sink)
+    rewritten(path, lambda t: t.filter(pa.array([i != 3 + row for i in range(12)])))
+    if not with_ledger:
+        shutil.rmtree(sink / "ledger")
+    (problem,) = judged(sink).problems
+    assert problem == Problem(
+        kind="gap", producer="p1", first=numbers[0], last=numbers[1], file=relative(sink, path)
+    )
+
+
+def relabelled(path, coverage, rows):
+    """Cut a file to its first rows and let its own metadata agree."""
+    metadata = {
+        **pq.read_metadata(path).metadata,
+        b"treeline.coverage": json.dumps(coverage).encode(),
+        b"treeline.rows": str(rows).encode(),
+    }
+    pq.write_table(pq.read_table(path).slice(0, rows).replace_schema_metadata(metadata), path)
+
+
+def test_a_file_rewritten_to_cover_less_than_its_head_says_is_a_gap(sink):
+    path = files(sink)[2]
+    part = {"first": 21, "last": 25, "received": 5, "written": 5, "sampled_out": 0}
+    relabelled(path, {"p1": [part]}, 5)
+    (problem,) = judged(sink).problems
+    assert problem == Problem(
+        kind="gap", producer="p1", first=26, last=30, file=relative(sink, path)
+    )
+
+
+def test_written_events_relabelled_as_sampled_out_contradict_the_head(sink):
+    path = files(sink)[2]
+    part = {"first": 21, "last": 30, "received": 10, "written": 5, "sampled_out": 5}
+    relabelled(path, {"p1": [part]}, 5)
+    (problem,) = judged(sink).problems
+    assert (problem.kind, problem.first, problem.last) == ("gap", 21, 30)
+
+
+def test_a_file_that_covers_more_than_its_head_says_is_a_duplicate(sink):
+    (head,) = (sink / "ledger").glob("*.json")
+    content = json.loads(head.read_text())
+    content["files"][2]["coverage"]["p1"][0].update(last=28, received=8, written=8)
+    head.write_text(json.dumps(content))
+    (problem,) = judged(sink).problems
+    assert (problem.kind, problem.first, problem.last) == ("duplicate", 29, 30)
 
 
 def test_a_file_that_no_head_lists_yet_is_fine(sink):

@@ -61,10 +61,9 @@ def replaced(rows: pa.Table, **columns: object) -> pa.Table:
     """The same rows with other values in some columns; one value stands for all."""
     for name, values in columns.items():
         field = rows.schema.field(name)
-        if isinstance(values, str):
-            values = [values] * rows.num_rows
+        full = [values] * rows.num_rows if isinstance(values, str) else values
         at = rows.schema.get_field_index(name)
-        rows = rows.set_column(at, field, pa.array(values, field.type))
+        rows = rows.set_column(at, field, pa.array(full, field.type))
     return rows
 
 

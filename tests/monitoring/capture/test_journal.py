@@ -293,7 +293,9 @@ async def test_what_was_recorded_before_a_sigkill_is_delivered_once(tmp_path: Pa
     for n in range(10):
         returned = kill_while_writing(tmp_path, f"p-{n}", after=rng.randrange(1, 2000))
         agent = FakeAgent()
-        drained = await drain_orphans(tmp_path, agent, settings=SenderSettings(), rng=rng)
+        drained = await drain_orphans(
+            tmp_path, lambda _, agent=agent: agent, settings=SenderSettings(), rng=rng
+        )
         assert [d.finished for d in drained] == [True]
         # The kill may fall between the journal and the answer: one event more, never one less.
         assert len(agent.requests) in (returned, returned + 1)

@@ -15,7 +15,9 @@ QUICK = SenderSettings(first_backoff_s=0)
 
 async def drain(root: Path, agent: FakeAgent) -> list[Drained]:
     agent.through.setdefault("p-1", 2)
-    return await drain_orphans(root, agent, settings=QUICK, rng=random.Random(1), timeout_s=20)
+    return await drain_orphans(
+        root, lambda _: agent, settings=QUICK, rng=random.Random(1), timeout_s=20
+    )
 
 
 async def test_a_dead_replicas_journal_is_delivered_and_deleted(tmp_path: Path) -> None:

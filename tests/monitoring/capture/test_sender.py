@@ -247,7 +247,7 @@ async def test_a_crash_at_any_moment_leaves_every_number_stored_or_explained(
     journal._folder = None
     agent.script.clear()
     agent.lost_acks = 0
-    await drain_orphans(root, agent, settings=SETTINGS, rng=random.Random(1))
+    await drain_orphans(root, lambda _: agent, settings=SETTINGS, rng=random.Random(1))
     stored = agent.stored.get("p-1", [])
     assert stored == sorted(set(stored))
     assert agent.requests == [f"r{seq}" for seq in stored]

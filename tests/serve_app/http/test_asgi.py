@@ -24,10 +24,11 @@ async def client(predictor: Predictor, rejected: list[int]) -> AsyncIterator[htt
     async def nothing() -> None: ...
 
     application = Application(
-        {"/predict": {"POST": predict_route(predictor, max_rows=50, retry_after_s=3)}},
+        {"/predict": {"POST": predict_route(predictor, retry_after_s=3)}},
         max_body_bytes=10_000,
         on_shutdown=nothing,
         on_rejected=rejected.append,
+        admission=predictor.admission,
         echo_request_id=True,
     )
     transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
@@ -123,6 +124,15 @@ async def test_streamed_body_is_bounded(client: httpx.AsyncClient) -> None:
     assert_problem(await client.post("/predict", content=chunks()), 413)
 
 
+async def test_waiting_requests_are_bounded_too(
+    client: httpx.AsyncClient, predictor: Predictor
+) -> None:
+    predictor.admission.requests = 100
+    answer = await client.post("/predict", json=GOOD)
+    assert "101 requests are waiting" in assert_problem(answer, 429)["detail"]
+    assert predictor.admission.requests == 100
+
+
 async def test_overload_is_429_with_retry_after(
     client: httpx.AsyncClient, predictor: Predictor
 ) -> None:
@@ -140,6 +150,21 @@ async def test_a_failing_model_is_500_without_its_words_and_captured(
     assert "secret" not in answer.text
     assert [event["status"] for event in recorder.events] == [500]
     assert rejected == []  # counted with its variant, not as a rejection
+
+
+@pytest.mark.parametrize("age", [-1, 1e300])
+async def test_no_input_reaches_the_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, age: float
+) -> None:
+    await client.post("/predict", json={"instances": [[age, "alice@example.com"]]})
+    assert caplog.records
+    assert "alice" not in caplog.text
+
+
+async def test_errors_named_in_an_answer_are_bounded(client: httpx.AsyncClient) -> None:
+    row = {f"unknown {number}": 1 for number in range(200)}
+    answer = await client.post("/predict", json={"instances": [row]})
+    assert len(assert_problem(answer, 422)["errors"]) == 20
 
 
 async def test_unknown_path_and_method(client: httpx.AsyncClient) -> None:

@@ -41,7 +41,7 @@ def rejected() -> list[int]:
 def connect(predictor: Predictor, rejected: list[int]) -> httpx.AsyncClient:
     async def nothing() -> None: ...
 
-    limits = {"max_rows": 50, "retry_after_s": 3}
+    limits = {"retry_after_s": 3}
     application = Application(
         {
             "/predict": {"POST": predict_route(predictor, **limits)},
@@ -50,6 +50,7 @@ def connect(predictor: Predictor, rejected: list[int]) -> httpx.AsyncClient:
         max_body_bytes=10_000,
         on_shutdown=nothing,
         on_rejected=rejected.append,
+        admission=predictor.admission,
         echo_request_id=True,
     )
     transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
@@ -262,7 +263,14 @@ async def test_a_regression_on_numbers_takes_one_matrix() -> None:
     )
     matrix = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [[3, 50.5], [4.0, 70]]}
     async with connect(
-        Predictor(variant, Admission(10), ReplicaSignals(), inline_rows=8), []
+        Predictor(
+            variant,
+            Admission(max_requests=100, max_pending_rows=10),
+            ReplicaSignals(),
+            inline_rows=8,
+            max_rows=50,
+        ),
+        [],
     ) as client:
         metadata = (await client.get("/v2/models/price")).json()
         assert metadata["outputs"] == [{"name": "score", "datatype": "FP64", "shape": [-1]}]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.agent.frames import Kind, RowsHead, encode, frame_at, scan
+from monitoring.agent.spool_frames import Kind, RowsHead, encode, frame_at, scan
 from monitoring.errors import FrameCorrupt
 
 
