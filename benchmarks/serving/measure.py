@@ -7,6 +7,7 @@ alike; ratios are made within a round, and the median over rounds is what counts
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ class Results:
 
 def run(plan: Plan, *, folder: Path = FOLDER) -> Results:
     require_wrk()
+    # Leave by way of `Server.stop`, so that nothing is left running.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = folder.absolute()
     model = prepare_model(folder / "model")
     results = Results(turns=[], versions={}, skipped={})
