@@ -42,7 +42,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
             "serving": {"num_cpus": 0.1},
         },
     )
-    application["deployments"][0]["autoscaling_config"]["max_replicas"] = 3  # each start costs seconds of CPU
+    application["deployments"][0]["autoscaling_config"]["max_replicas"] = (
+        3  # each start costs seconds of CPU
+    )
     running = Application(folder, document, environment={"PYTHONPATH": str(REPOSITORY)})
     try:
         running.start()
