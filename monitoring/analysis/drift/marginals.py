@@ -205,13 +205,13 @@ def _category_causes(view: _View) -> dict[Cause, float]:
     base_cells: Floats = np.bincount(kept, base / overall).astype(np.float64)
     if len(window_cells) < 2:
         return {}
-    statistic = _likelihood_ratio(window_cells, base_cells)
-    degrees = len(window_cells) - 1
     least = float(freedom.min(initial=np.inf))
-    if np.isfinite(least):
-        together = float(stats.f.sf(statistic / degrees, degrees, least))
-    else:
-        together = float(stats.chi2.sf(statistic, degrees))
+    causes: dict[Cause, float] = {}
+    if np.isinf(least):
+        statistic = _likelihood_ratio(window_cells, base_cells)
+        causes["categories"] = float(stats.chi2.sf(statistic, len(window_cells) - 1))
+    # Under serial dependence the sum over cells mixes directions that are inflated differently,
+    # and an average inflation alarms too often: there each cell is judged by its own alone.
     # A cell's own inflation where it was measured, else the column's.
     own = np.full(len(window_cells), overall)
     single = np.bincount(kept, minlength=len(window_cells)) == 1
@@ -226,7 +226,8 @@ def _category_causes(view: _View) -> dict[Cause, float]:
         np.full(len(own), base_cells.sum()) * adjust,
     )
     p = p_of_rise(studentised(z, np.full(len(own), least)))
-    return {"categories": together, "one category": min(1.0, float(p.min()) * len(p))}
+    causes["one category"] = min(1.0, float(p.min()) * len(p))
+    return causes
 
 
 def pooled_cells(share: Floats, rows: float) -> NDArray[np.int64]:
