@@ -54,16 +54,17 @@ def test_regression_figures_are_scikit_learns() -> None:
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(3)
-    whole_p, whole_y = binary(rng, 40_000)
+    whole_p, whole_y = binary(rng, 100_000)
     truth = {name: m.value for name, m in measured(whole_p, whole_y).items()}
     names = ("accuracy", "log_loss", "brier", "roc_auc", "pr_auc")
     held = dict.fromkeys(names, 0)
-    for _ in range(60):
+    windows = 200  # 60 were too few: 95 % of them are 57 give or take 5
+    for _ in range(windows):
         p, y = binary(rng, 400)
         found = measured(p, y)
         for name in names:
             held[name] += found[name].low <= truth[name] <= found[name].high
-    assert all(count >= 54 for count in held.values()), held
+    assert all(count >= 0.9 * windows for count in held.values()), held
 
 
 def test_rows_that_share_a_fate_widen_the_interval() -> None:
