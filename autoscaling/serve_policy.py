@@ -39,6 +39,8 @@ KV_NAMESPACE: Final = b"treeline"
 KEPT_DECISIONS: Final = 300
 PUBLISH_S: Final = 2.0
 COMPLAIN_S: Final = 60.0
+#: A new policy waits so long for a word from every replica: see ``_all_known``.
+SETTLE_S: Final = 5.0
 FROM_RAY: Final = ("min_replicas", "max_replicas")
 
 Publish = Callable[[str, bytes], None]
@@ -115,6 +117,8 @@ class LatencyPolicy:
         self._state = State()
         self._starts = StartClock()
         self._decisions: deque[dict[str, Any]] = deque(maxlen=KEPT_DECISIONS)
+        self._begun_s: float | None = None
+        self._settled = False
         self._next_s = -math.inf
         self._published_s = -math.inf
         self._complained_s = -math.inf
@@ -140,11 +144,14 @@ class LatencyPolicy:
             min_replicas=context.capacity_adjusted_min_replicas,
             max_replicas=max(context.capacity_adjusted_max_replicas, 1),
         )
+        reports = read_reports(context.raw_metrics or {}, slo_s=bounds.slo_s)
+        if not self._all_known(len(reports), running, now_s):
+            return target
         observation = Observation(
             now_s=now_s,
             target=target,
             running=running,
-            reports=read_reports(context.raw_metrics or {}, slo_s=bounds.slo_s),
+            reports=reports,
             router_queued=float(context.total_queued_requests or 0.0),
             startups_s=self._starts.observe(target, running, now_s),
         )
@@ -152,6 +159,17 @@ class LatencyPolicy:
         self._state = decision.state
         self._tell(context, decision, running, now_s)
         return decision.target
+
+    def _all_known(self, reporting: int, running: int, now_s: float) -> bool:
+        """Whether to begin: each replica has reported, or has had its time to.
+
+        After a controller restart old replicas report one by one, with counters of hours. The first
+        look takes all of them as its base line; one that came later would pass for a burst.
+        """
+        if self._begun_s is None:
+            self._begun_s = now_s
+        self._settled |= 0 < running <= reporting or now_s - self._begun_s >= SETTLE_S
+        return self._settled
 
     def _tell(
         self, context: ScalingContext, decision: Decision, running: int, now_s: float

@@ -54,7 +54,11 @@ def test_unknown_and_wrong_options_are_named() -> None:
 
 def test_without_telemetry_it_holds_and_says_so() -> None:
     published: list[tuple[str, bytes]] = []
-    target, state = policy(Clock(), published)(Context())
+    clock = Clock()
+    scaler = policy(clock, published)
+    scaler(Context())
+    clock.now_s += 6.0
+    target, state = scaler(Context())
     assert (target, state) == (2, {"ray": "own"})
     key, value = published[0]
     assert key == "scaling/treeline/ModelServer"
@@ -103,6 +107,22 @@ def test_demand_beyond_capacity_raises_the_target_once_a_second() -> None:
         assert scaler(context)[0] == 2  # between two ticks it repeats what Ray has
         clock.now_s -= 0.1
     assert max(targets) >= 5
+
+
+def test_after_a_restart_old_replicas_that_report_one_by_one_are_no_burst() -> None:
+    clock = Clock()
+    scaler = policy(clock, [])
+    signals = [ReplicaSignals(clock, cpu_clock=lambda: 0.0) for _ in range(2)]
+    for each in signals:
+        for _ in range(50_000):
+            each.accept()
+            each.complete(model_s=0.02, latency_s=0.03)
+    targets = []
+    for reporting in (0, 1, 2, 2, 2, 2, 2, 2, 2, 2):
+        clock.now_s += 1.0
+        raw = series(*(each.stats() for each in signals[:reporting]))
+        targets.append(scaler(Context(raw_metrics=raw))[0])
+    assert set(targets) == {2}
 
 
 def test_starts_are_measured_first_in_first_out() -> None:
