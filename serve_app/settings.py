@@ -179,8 +179,8 @@ class Serving(Section):
     inline_rows: int = Field(
         64,
         ge=0,
-        description="Requests of up to so many rows are scored on the event loop; larger "
-        "ones in a thread, so that they do not hold up small ones.",
+        description="Requests of up to so many rows are scored on the event loop; larger ones, and "
+        "all that take scikit-learn, in a thread, so that they do not hold up others.",
     )
     retry_after_s: int = Field(1, ge=1, description="`Retry-After` of an overload answer.")
     max_ongoing_requests: int = Field(

@@ -75,7 +75,6 @@ class Scorer:
         reason: str | None,
     ) -> None:
         """``preprocess`` is the fitted model's own way, for what ``encoder`` does not take."""
-        self._encode = encoder or preprocess
         self._preprocess = preprocess
         self.encoder = encoder
         self.forest = forest
@@ -99,9 +98,12 @@ class Scorer:
     def score_at_once(self, rows: Sequence[Row]) -> Float64s:
         """The same, but raises Unforeseen for rows that take scikit-learn: at least milliseconds.
 
-        Where scikit-learn serves every row, so it does here.
+        Where scikit-learn serves every row, it always does: a replica whose event loop is held up
+        for milliseconds a request leaves the others unread, so nobody knows that they wait.
         """
-        scores: Float64s = self._answer(self._encode(rows))
+        if self.encoder is None:
+            raise Unforeseen
+        scores: Float64s = self._answer(self.encoder(rows))
         return scores
 
     def warm(self) -> None:

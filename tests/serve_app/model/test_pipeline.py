@@ -22,6 +22,7 @@ from sklearn.preprocessing import (
 from serve_app.model.forest import compile_forest
 from serve_app.model.frame import TableBuilder
 from serve_app.model.pipeline import compile_scorer
+from serve_app.model.preprocessing import Unforeseen
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,8 @@ def test_other_preprocessing_is_kept_in_front_of_the_compiled_forest(name):
     assert "preprocessing is kept" in scorer.reason
     assert scorer.forest.reason is None
     assert scorer.score(ROWS).tobytes() == model.predict_proba(TABLE).tobytes()
+    with pytest.raises(Unforeseen):  # milliseconds of scikit-learn, which the event loop has not
+        scorer.score_at_once(ROWS[:1])
 
 
 def test_another_final_estimator_is_served_as_it_is():
