@@ -24,7 +24,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from autoscaling.errors import ConfigError
@@ -90,28 +90,11 @@ class StartClock:
         return tuple(ended)
 
 
-class LatencyPolicy:
-    """Holds ``quantile`` of requests within ``slo_ms``; see docs/autoscaling.md.
+class DeploymentScaler:
+    """Judges one deployment at a time of the caller's choosing, and tells what came of it."""
 
-    Keyword arguments are those of ``autoscaling.policy.types.Config``, bounds apart: these are
-    Ray's own ``min_replicas`` and ``max_replicas``. Raises ConfigError, which names key, value and
-    what is allowed.
-    """
-
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        publish: Publish = publish_to_cluster,
-        **options: Any,
-    ) -> None:
-        allowed = [f.name for f in dataclasses.fields(Config) if f.name not in FROM_RAY]
-        for key, value in options.items():
-            if key not in allowed:
-                raise ConfigError(key, value, f"one of the keys {', '.join(allowed)}")
-        self._config = Config(**options)
-        self._clock = clock
+    def __init__(self, config: Config, wall_clock: Callable[[], float], publish: Publish) -> None:
+        self._config = config
         self._wall_clock = wall_clock
         self._publish = publish
         self._state = State()
@@ -119,34 +102,23 @@ class LatencyPolicy:
         self._decisions: deque[dict[str, Any]] = deque(maxlen=KEPT_DECISIONS)
         self._begun_s: float | None = None
         self._settled = False
-        self._next_s = -math.inf
         self._published_s = -math.inf
-        self._complained_s = -math.inf
 
-    def __call__(self, context: ScalingContext) -> tuple[int, dict[str, Any]]:
-        """Return the target and Ray's own state untouched. Holds whatever goes wrong."""
-        now_s = self._clock()
-        target = context.target_num_replicas
-        if now_s >= self._next_s:
-            self._next_s = now_s + self._config.interval_s
-            try:
-                target = self._decide(context, now_s)
-            except Exception:
-                if now_s - self._complained_s >= COMPLAIN_S:
-                    self._complained_s = now_s
-                    logger.exception("scaling of %s holds at %d", context.deployment_name, target)
-        return target, context.policy_state or {}
-
-    def _decide(self, context: ScalingContext, now_s: float) -> int:
-        target, running = context.target_num_replicas, len(context.running_replicas)
-        bounds = dataclasses.replace(
+    def bounded(self, context: ScalingContext) -> Config:
+        """What is wanted, within Ray's own bounds."""
+        return dataclasses.replace(
             self._config,
             min_replicas=context.capacity_adjusted_min_replicas,
             max_replicas=max(context.capacity_adjusted_max_replicas, 1),
         )
-        reports = read_reports(context.raw_metrics or {}, slo_s=bounds.slo_s)
+
+    def judge(self, context: ScalingContext, now_s: float) -> Decision | None:
+        """Decide and remember; None while the replicas' counters are not known yet."""
+        target, running = context.target_num_replicas, len(context.running_replicas)
+        config = self.bounded(context)
+        reports = read_reports(context.raw_metrics or {}, slo_s=config.slo_s)
         if not self._all_known(len(reports), running, now_s):
-            return target
+            return None
         observation = Observation(
             now_s=now_s,
             target=target,
@@ -155,10 +127,9 @@ class LatencyPolicy:
             router_queued=float(context.total_queued_requests or 0.0),
             startups_s=self._starts.observe(target, running, now_s),
         )
-        decision = decide(observation, self._state, bounds)
+        decision = decide(observation, self._state, config)
         self._state = decision.state
-        self._tell(context, decision, running, now_s)
-        return decision.target
+        return decision
 
     def _all_known(self, reporting: int, running: int, now_s: float) -> bool:
         """Whether to begin: each replica has reported, or has had its time to.
@@ -171,16 +142,15 @@ class LatencyPolicy:
         self._settled |= 0 < running <= reporting or now_s - self._begun_s >= SETTLE_S
         return self._settled
 
-    def _tell(
-        self, context: ScalingContext, decision: Decision, running: int, now_s: float
-    ) -> None:
+    def tell(self, context: ScalingContext, decision: Decision, now_s: float) -> None:
+        """Write the decision where people look: changes into the log, all for the replicas."""
         before = context.target_num_replicas
         self._decisions.append(
             {
                 "ts": self._wall_clock(),
                 "target": decision.target,
                 "before": before,
-                "running": running,
+                "running": len(context.running_replicas),
                 "term": str(decision.term),
                 "reason": decision.reason,
                 **_numbers(decision),
@@ -204,6 +174,68 @@ class LatencyPolicy:
                 "decisions": list(self._decisions),
             }
             self._publish(key, json.dumps(value).encode())
+
+
+class LatencyPolicy:
+    """Holds ``quantile`` of requests within ``slo_ms``; see docs/autoscaling.md.
+
+    Keyword arguments are those of ``autoscaling.policy.types.Config``, bounds apart: these are
+    Ray's own ``min_replicas`` and ``max_replicas``. Raises ConfigError, which names key, value and
+    what is allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        publish: Publish = publish_to_cluster,
+        **options: Any,
+    ) -> None:
+        config = config_of(options)
+        self._scaler = DeploymentScaler(config, wall_clock, publish)
+        self._clock = clock
+        self._interval_s = config.interval_s
+        self._next_s = -math.inf
+        self._complaints = OncePerMinute()
+
+    def __call__(self, context: ScalingContext) -> tuple[int, dict[str, Any]]:
+        """Return the target and Ray's own state untouched. Holds whatever goes wrong."""
+        now_s = self._clock()
+        target = context.target_num_replicas
+        if now_s >= self._next_s:
+            self._next_s = now_s + self._interval_s
+            try:
+                decision = self._scaler.judge(context, now_s)
+                if decision is not None:
+                    self._scaler.tell(context, decision, now_s)
+                    target = decision.target
+            except Exception:
+                if self._complaints.due(now_s):
+                    logger.exception("scaling of %s holds at %d", context.deployment_name, target)
+        return target, context.policy_state or {}
+
+
+class OncePerMinute:
+    """Lets through the first of many complaints, and one a minute."""
+
+    def __init__(self) -> None:
+        self._last_s = -math.inf
+
+    def due(self, now_s: float) -> bool:
+        if now_s - self._last_s < COMPLAIN_S:
+            return False
+        self._last_s = now_s
+        return True
+
+
+def config_of(options: Mapping[str, Any]) -> Config:
+    """Read a policy's keyword arguments; ConfigError names the key, the value, what is allowed."""
+    allowed = [f.name for f in dataclasses.fields(Config) if f.name not in FROM_RAY]
+    for key, value in options.items():
+        if key not in allowed:
+            raise ConfigError(key, value, f"one of the keys {', '.join(allowed)}")
+    return Config(**options)
 
 
 def _numbers(decision: Decision) -> dict[str, Any]:

@@ -99,6 +99,7 @@ class Term(StrEnum):
     VIOLATED = "objective violated"
     IDLE = "idle"
     BOUND = "bound"
+    BUDGET = "budget"
     WAIT = "between ticks"
 
 
