@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from autoscaling.errors import MissingExtra
+from autoscaling.simulator.recorded import Course, Recorded, p95_ms
 from autoscaling.simulator.run import Run
 from autoscaling.simulator.study import Job, replay_job
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Pictures show at most this many points along time; more would only be ink.
 POINTS = 1500
+#: Windows of the comparison with a recorded run: long enough for a percentile of a few hundred.
+AGREEMENT_WINDOW_S = 5
 
 
 def render_table(summaries: Sequence[Mapping[str, Any]], title: str) -> Table:
@@ -43,13 +46,7 @@ def plot_traces(jobs: Sequence[Job], folder: Path) -> Iterator[Path]:
 
     Needs the extra ``report``; raises ``MissingExtra`` without it.
     """
-    try:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise MissingExtra("pictures need matplotlib: install treeline-serve[report]") from error
+    plt = _pyplot()
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(job.trace.name for job in jobs):
         of_trace = [job for job in jobs if job.trace.name == name]
@@ -68,6 +65,17 @@ def plot_traces(jobs: Sequence[Job], folder: Path) -> Iterator[Path]:
         figure.savefig(path, dpi=110)
         plt.close(figure)
         yield path
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise MissingExtra("pictures need matplotlib: install treeline-serve[report]") from error
+    return plt
 
 
 def _draw_run(axes: "Sequence[Axes]", job: Job, run: Run, step: int) -> None:
@@ -97,3 +105,35 @@ def _p95_ms(run: Run, window_s: int) -> NDArray[np.float64]:
         if len(latencies):
             values[i] = np.quantile(np.minimum(latencies, 60.0), 0.95) * 1000.0
     return values
+
+
+def plot_agreement(recorded: Recorded, simulated: Course, path: Path) -> None:
+    """Draw a recorded run and its simulation on one page; raises ``MissingExtra`` as above."""
+    plt = _pyplot()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(
+        4, 1, figsize=(11, 10), sharex=True, height_ratios=(2, 2, 2, 3), layout="constrained"
+    )
+    seconds = np.arange(recorded.trace.duration_s)
+    axes[0].step(seconds, recorded.trace.rps, where="post", color="black", linewidth=0.8)
+    axes[0].set_ylabel("requests per second")
+    courses = (("live", recorded.live, "tab:blue"), ("simulated", simulated, "tab:orange"))
+    for name, course, colour in courses:
+        style = {"where": "post", "label": name, "color": colour}
+        axes[1].step(seconds, course.target, **style)
+        axes[2].step(seconds, course.running, **style)
+        p95 = p95_ms(course, recorded, AGREEMENT_WINDOW_S)
+        middles = (np.arange(len(p95)) + 0.5) * AGREEMENT_WINDOW_S
+        axes[3].plot(middles, p95, label=name, color=colour, marker="o", markersize=3)
+    axes[1].set_ylabel("replicas wanted")
+    axes[2].set_ylabel("replicas serving")
+    for axis in axes[1:3]:
+        axis.set_ylim(bottom=0)
+        axis.yaxis.get_major_locator().set_params(integer=True)
+    axes[3].axhline(recorded.scenario.slo_ms, color="black", linestyle=":", label="objective")
+    axes[3].set_yscale("log")
+    axes[3].set_ylabel(f"p95 by arrival, ms ({AGREEMENT_WINDOW_S} s)")
+    axes[3].set_xlabel("seconds")
+    axes[3].legend()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

@@ -12,12 +12,18 @@ POLL_TIMEOUT_S: Final = 2.0
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """``target`` replicas wanted and ``running`` at ``ts`` in Unix seconds, and why."""
+    """``target`` replicas wanted and ``running`` at ``ts`` in Unix seconds, and why.
+
+    ``mean_service_ms`` and ``service_cv`` are the work of a request as measured then, None until
+    it is known.
+    """
 
     ts: float
     target: int
     running: int
     reason: str = ""
+    mean_service_ms: float | None = None
+    service_cv: float | None = None
 
 
 class DecisionPage(msgspec.Struct, frozen=True):

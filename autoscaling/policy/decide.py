@@ -168,6 +168,7 @@ def _need(
             horizon_s=float(ahead_s),
             expert=spoken.expert,
             mean_service_ms=mean_s * 1000.0,
+            service_cv=math.sqrt(state.service.squared_cv),
             capacity_rps=capacity.capacity_rps(state.capacity, replicas, mean_s, config),
             late_share=late_share,
             backlog=waiting,

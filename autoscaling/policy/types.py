@@ -107,8 +107,9 @@ class Term(StrEnum):
 class Judgement:
     """The numbers behind a decision, for plots, metrics and the log.
 
-    Rates are requests per second; ``late_share`` is what the model expects at the decided
-    number of replicas over the likely peaks of the horizon; ``need`` is before holding and bounds.
+    Rates are requests per second; ``service_cv`` is the work's standard deviation over its mean;
+    ``late_share`` is what the model expects at the decided number of replicas over the likely peaks
+    of the horizon; ``need`` is before holding and bounds.
     """
 
     arrivals_rps: float = math.nan
@@ -116,6 +117,7 @@ class Judgement:
     horizon_s: float = math.nan
     expert: str = ""
     mean_service_ms: float = math.nan
+    service_cv: float = math.nan
     capacity_rps: float = math.nan
     late_share: float = math.nan
     backlog: float = 0.0

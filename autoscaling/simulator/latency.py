@@ -40,13 +40,16 @@ def observe(view: View) -> Observation:
 class LatencyAutoscaler:
     """``decide`` with its state, for one run."""
 
-    def __init__(self, scenario: Scenario, caution: float = 0.4) -> None:
+    def __init__(
+        self, scenario: Scenario, caution: float = 0.4, max_ongoing: int | None = None
+    ) -> None:
+        """``max_ongoing`` is what the policy believes, where that is not the scenario's truth."""
         self._config = Config(
             slo_ms=scenario.slo_ms,
             quantile=scenario.quantile,
             min_replicas=scenario.min_replicas,
             max_replicas=scenario.max_replicas,
-            max_ongoing=scenario.max_ongoing,
+            max_ongoing=max_ongoing or scenario.max_ongoing,
             interval_s=float(scenario.interval_s),
             caution=caution,
         )

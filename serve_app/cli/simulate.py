@@ -8,13 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from autoscaling.errors import AutoscalingError
-from autoscaling.report import plot_traces, render_table
+from autoscaling.report import plot_agreement, plot_traces, render_table
 from autoscaling.simulator.arrivals import Trace, read_trace
+from autoscaling.simulator.recorded import Recorded, in_time, read_recorded, simulate_again
 from autoscaling.simulator.scenario import Scenario
 from autoscaling.simulator.study import (
     ORACLE,
@@ -41,6 +44,13 @@ def simulate(
     trace: Annotated[
         list[Path] | None,
         typer.Option(help="CSV with t_s,rps (rates) or t_s (request times); several times."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a `treeline loadtest`: simulate the load it sent, and compare. Work, "
+            "cold start and objective are those of the recording."
+        ),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; several times.")] = None,
     slo_ms: Annotated[float, typer.Option(help="Requests are in time within this.")] = 200.0,
@@ -72,6 +82,12 @@ def simulate(
     """
     names = list(POLICIES) if policy and "all" in policy else policy or ["latency"]
     try:
+        if run is not None:
+            if trace or policy or grid:
+                raise AutoscalingError("--run stands alone: no --trace, --policy or --grid")
+            recorded = read_recorded(run, min_replicas=min_replicas, max_replicas=max_replicas)
+            _compare(recorded, (seed or [1])[0], plot, as_json=as_json)
+            return
         if not trace:
             raise AutoscalingError("--trace is missing: give at least one CSV with t_s,rps or t_s")
         traces = [read_trace(path) for path in trace]
@@ -101,6 +117,33 @@ def simulate(
     except AutoscalingError as error:
         typer.echo(f"treeline simulate: {error}", err=True)
         raise typer.Exit(MISUSE) from error
+
+
+def _compare(recorded: Recorded, seed: int, plot: Path | None, *, as_json: bool) -> None:
+    """Simulate a recorded run and print both side by side."""
+    simulated = simulate_again(recorded, seed)
+    figures = {
+        name: {
+            "attainment": in_time(course, recorded),
+            "replica_seconds": course.replica_seconds,
+            "scale_events": int(np.count_nonzero(np.diff(course.target))),
+            "most_replicas": int(course.running.max()),
+        }
+        for name, course in (("live", recorded.live), ("simulated", simulated))
+    }
+    if as_json:
+        work = recorded.scenario.work[0]
+        measured = {"starts_s": recorded.starts_s, "work_ms": work.mean_s * 1e3, "work_cv": work.cv}
+        typer.echo(json.dumps({"run": recorded.trace.name, **figures, "measured": measured}))
+    else:
+        table = Table("", *figures, title=recorded.trace.name)
+        for key in figures["live"]:
+            table.add_row(key.replace("_", " "), *(f"{each[key]:.4g}" for each in figures.values()))
+        Console().print(table)
+    if plot is not None:
+        path = plot / f"{recorded.trace.name}.png"
+        plot_agreement(recorded, simulated, path)
+        typer.echo(f"wrote {path}", err=True)
 
 
 def _check_lengths(traces: Sequence[Trace], scenario: Scenario) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoscaling.errors import ConfigError
-from autoscaling.serve_policy import LatencyPolicy, StartClock
+from autoscaling.serve_policy import LatencyPolicy
 from autoscaling.signals import ReplicaSignals
 from tests.autoscaling.test_signals import series
 
@@ -123,13 +123,3 @@ def test_after_a_restart_old_replicas_that_report_one_by_one_are_no_burst() -> N
         raw = series(*(each.stats() for each in signals[:reporting]))
         targets.append(scaler(Context(raw_metrics=raw))[0])
     assert set(targets) == {2}
-
-
-def test_starts_are_measured_first_in_first_out() -> None:
-    starts = StartClock()
-    assert starts.observe(1, 1, 0.0) == ()
-    assert starts.observe(3, 1, 10.0) == ()
-    assert starts.observe(3, 2, 18.0) == (8.0,)
-    assert starts.observe(2, 2, 19.0) == ()  # the second order was cancelled
-    assert starts.observe(3, 2, 20.0) == ()
-    assert starts.observe(3, 3, 25.0) == (5.0,)
