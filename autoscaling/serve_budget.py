@@ -33,12 +33,12 @@ from autoscaling.policy.budget import claim_of, divide
 from autoscaling.policy.decide import Decision
 from autoscaling.policy.types import Config, Term
 from autoscaling.serve_policy import (
+    ClusterStore,
     DeploymentScaler,
     OncePerMinute,
-    Publish,
     ScalingContext,
+    Store,
     config_of,
-    publish_to_cluster,
 )
 
 logger = logging.getLogger("ray.serve.treeline.scaling")
@@ -61,7 +61,7 @@ class LatencyBudgetPolicy:
         deployments: Mapping[str, Mapping[str, Any]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        publish: Publish = publish_to_cluster,
+        store: Store | None = None,
     ) -> None:
         self._budget_cpus = _positive("budget_cpus", budget_cpus)
         self._cpus: dict[str, float] = {}
@@ -72,7 +72,7 @@ class LatencyBudgetPolicy:
             self._configs[name] = config_of(rest)
         self._clock = clock
         self._wall_clock = wall_clock
-        self._publish = publish
+        self._store = ClusterStore() if store is None else store
         self._scalers: dict[str, DeploymentScaler] = {}
         self._next_s = -math.inf
         self._complaints = OncePerMinute()
@@ -127,7 +127,7 @@ class LatencyBudgetPolicy:
     def _scaler(self, name: str) -> DeploymentScaler:
         if name not in self._scalers:
             config = self._configs.get(name, Config())
-            self._scalers[name] = DeploymentScaler(config, self._wall_clock, self._publish)
+            self._scalers[name] = DeploymentScaler(config, self._wall_clock, self._store)
         return self._scalers[name]
 
 

@@ -15,7 +15,8 @@ Name the class in a Serve config:
 
 The controller calls it about ten times a second, and an exception would stop the scaling of every
 application: so it never raises, it always returns a state, and it works once per ``interval_s``.
-Its memory lives in the instance; after a controller restart it holds until telemetry is back.
+Its memory lives in the instance and, every ten seconds, in Ray's key-value store: after a restart
+of the controller it holds until the replicas report, and then judges by what it knew before.
 """
 
 import dataclasses
@@ -27,9 +28,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from autoscaling.errors import ConfigError
 from autoscaling.policy.decide import Decision, decide
-from autoscaling.policy.state import State
+from autoscaling.policy.state import State, StateError, from_dict, to_dict
+from autoscaling.policy.telemetry import TelemetryState
 from autoscaling.policy.types import Config, Observation
 from autoscaling.signals import read_reports
 from autoscaling.start_clock import StartClock
@@ -38,13 +42,23 @@ logger = logging.getLogger("ray.serve.treeline.scaling")
 
 KV_NAMESPACE: Final = b"treeline"
 KEPT_DECISIONS: Final = 300
-PUBLISH_S: Final = 2.0
+TELL_S: Final = 2.0
 COMPLAIN_S: Final = 60.0
 #: A new policy waits so long for a word from every replica: see ``_all_known``.
 SETTLE_S: Final = 5.0
 FROM_RAY: Final = ("min_replicas", "max_replicas")
 
-Publish = Callable[[str, bytes], None]
+#: How often the memory is saved, and how old it may be to be taken up again.
+SAVE_S: Final = 10.0
+STALE_S: Final = 120.0
+
+
+class Store(Protocol):
+    """Small values that outlive the controller and can be read on every node."""
+
+    def put(self, key: str, value: bytes) -> None: ...
+
+    def get(self, key: str) -> bytes | None: ...
 
 
 class ScalingContext(Protocol):
@@ -61,30 +75,53 @@ class ScalingContext(Protocol):
     policy_state: dict[str, Any]
 
 
-def publish_to_cluster(key: str, value: bytes) -> None:
-    """Keep the decisions in Ray's own key-value store, where replicas on every node read them."""
-    from ray.experimental.internal_kv import _internal_kv_put
+class ClusterStore:
+    """Ray's own key-value store."""
 
-    _internal_kv_put(key.encode(), value, overwrite=True, namespace=KV_NAMESPACE)
+    def put(self, key: str, value: bytes) -> None:
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(key.encode(), value, overwrite=True, namespace=KV_NAMESPACE)
+
+    def get(self, key: str) -> bytes | None:
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        value: bytes | None = _internal_kv_get(key.encode(), namespace=KV_NAMESPACE)
+        return value
 
 
 def scaling_key(app_name: str, deployment: str) -> str:
+    """Where the decisions of a deployment are told."""
     return f"scaling/{app_name}/{deployment}"
 
 
-class DeploymentScaler:
-    """Judges one deployment at a time of the caller's choosing, and tells what came of it."""
+def memory_key(app_name: str, deployment: str) -> str:
+    """Where the policy keeps what it knows of a deployment."""
+    return f"scaling-memory/{app_name}/{deployment}"
 
-    def __init__(self, config: Config, wall_clock: Callable[[], float], publish: Publish) -> None:
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy knew of a deployment at ``saved_at_s``, Unix time; see ``policy.state``."""
+
+    saved_at_s: float
+    state: dict[str, Any]
+
+
+class DeploymentScaler:
+    """Judges one deployment when it is asked to, remembers, and tells what came of it."""
+
+    def __init__(self, config: Config, wall_clock: Callable[[], float], store: Store) -> None:
         self._config = config
         self._wall_clock = wall_clock
-        self._publish = publish
-        self._state = State()
+        self._store = store
+        self._state: State | None = None
         self._starts = StartClock()
         self._decisions: deque[dict[str, Any]] = deque(maxlen=KEPT_DECISIONS)
         self._begun_s: float | None = None
         self._settled = False
-        self._published_s = -math.inf
+        self._told_s = -math.inf
+        self._saved_s = -math.inf
+        self._complaints = OncePerMinute()
 
     def bounded(self, context: ScalingContext) -> Config:
         """What is wanted, within Ray's own bounds."""
@@ -109,9 +146,52 @@ class DeploymentScaler:
             router_queued=float(context.total_queued_requests or 0.0),
             startups_s=self._starts.observe(target, running, now_s),
         )
+        if self._state is None:
+            self._state = self._recall(context)
         decision = decide(observation, self._state, config)
         self._state = decision.state
+        self._save(context, now_s)
         return decision
+
+    def _recall(self, context: ScalingContext) -> State:
+        """What was known before the controller restarted; nothing where that is no use.
+
+        The counters it had seen are forgotten: what came meanwhile would pass for a burst.
+        """
+        try:
+            kept = self._store.get(memory_key(context.app_name or "", context.deployment_name))
+        except Exception:
+            logger.exception("scaling of %s starts afresh", context.deployment_name)
+            return State()
+        if kept is None:
+            return State()
+        try:
+            memory = msgspec.json.decode(kept, type=Memory)
+            state = from_dict(memory.state)
+        except (msgspec.DecodeError, StateError) as exc:
+            logger.warning("scaling of %s starts afresh: %s", context.deployment_name, exc)
+            return State()
+        age_s = self._wall_clock() - memory.saved_at_s
+        if not 0 <= age_s <= STALE_S:
+            return State()
+        logger.info("scaling of %s goes on after %.0f s away", context.deployment_name, age_s)
+        return dataclasses.replace(state, telemetry=TelemetryState())
+
+    def _save(self, context: ScalingContext, now_s: float) -> None:
+        if self._state is None or now_s - self._saved_s < SAVE_S:
+            return
+        self._saved_s = now_s
+        memory = Memory(saved_at_s=self._wall_clock(), state=to_dict(self._state))
+        key = memory_key(context.app_name or "", context.deployment_name)
+        self._put(key, msgspec.json.encode(memory), now_s)
+
+    def _put(self, key: str, value: bytes, now_s: float) -> None:
+        """Write to the store; what fails is tried again with the next value."""
+        try:
+            self._store.put(key, value)
+        except Exception:
+            if self._complaints.due(now_s):
+                logger.exception("scaling goes on, but %s is not written", key)
 
     def _all_known(self, reporting: int, running: int, now_s: float) -> bool:
         """Whether to begin: each replica has reported, or has had its time to.
@@ -147,15 +227,15 @@ class DeploymentScaler:
                 decision.target,
                 decision.reason,
             )
-        if changed or now_s - self._published_s >= PUBLISH_S:
-            self._published_s = now_s
+        if changed or now_s - self._told_s >= TELL_S:
+            self._told_s = now_s
             key = scaling_key(context.app_name or "", context.deployment_name)
             value = {
                 "slo_ms": self._config.slo_ms,
                 "quantile": self._config.quantile,
                 "decisions": list(self._decisions),
             }
-            self._publish(key, json.dumps(value).encode())
+            self._put(key, json.dumps(value).encode(), now_s)
 
 
 class LatencyPolicy:
@@ -171,11 +251,13 @@ class LatencyPolicy:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        publish: Publish = publish_to_cluster,
+        store: Store | None = None,
         **options: Any,
     ) -> None:
         config = config_of(options)
-        self._scaler = DeploymentScaler(config, wall_clock, publish)
+        self._scaler = DeploymentScaler(
+            config, wall_clock, ClusterStore() if store is None else store
+        )
         self._clock = clock
         self._interval_s = config.interval_s
         self._next_s = -math.inf

@@ -1,6 +1,5 @@
 """Several deployments under one CPU budget, as Ray Serve's controller calls the policy."""
 
-import json
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from autoscaling.errors import ConfigError
 from autoscaling.serve_budget import LatencyBudgetPolicy
 from autoscaling.signals import ReplicaSignals
-from tests.autoscaling.test_serve_policy import Clock, Context
+from tests.autoscaling.test_serve_policy import Clock, Context, Memory
 from tests.autoscaling.test_signals import series
 
 NAMES = ("Ranking", "Fraud")
@@ -19,11 +18,11 @@ class Service:
 
     def __init__(self, rates_rps: dict[str, int], **options: Any) -> None:
         self.clock = Clock()
-        self.published: dict[str, Any] = {}
+        self.store = Memory()
         self.policy = LatencyBudgetPolicy(
             clock=self.clock,
             wall_clock=lambda: 1.7e9,
-            publish=lambda key, value: self.published.update({key: json.loads(value)}),
+            store=self.store,
             **options,
         )
         self.targets = dict.fromkeys(rates_rps, 1)
@@ -58,8 +57,7 @@ def test_while_all_fits_each_gets_what_it_would_get_alone() -> None:
     service.run(40)
     assert 5 <= service.targets["Ranking"] <= 10
     assert 1 <= service.targets["Fraud"] <= 3
-    decided = service.published["scaling/treeline/Ranking"]["decisions"][-1]
-    assert decided["target"] == service.targets["Ranking"]
+    assert service.store.decisions("Ranking")[-1]["target"] == service.targets["Ranking"]
 
 
 def test_a_budget_that_does_not_suffice_is_kept_and_named() -> None:
@@ -70,7 +68,7 @@ def test_a_budget_that_does_not_suffice_is_kept_and_named() -> None:
     )
     service.run(40)
     assert 2 * service.targets["Ranking"] + service.targets["Fraud"] <= 8
-    newest = service.published["scaling/treeline/Ranking"]["decisions"][-1]
+    newest = service.store.decisions("Ranking")[-1]
     assert newest["term"] == "budget"
     assert "8 CPUs allow" in newest["reason"]
 
@@ -85,7 +83,7 @@ def test_the_dearer_late_requests_get_the_replicas() -> None:
 
 def test_whatever_ray_hands_over_it_holds() -> None:
     broken = {"a": Context(running_replicas=None), "b": Context(target_num_replicas=3)}  # type: ignore[arg-type]
-    targets, states = LatencyBudgetPolicy(budget_cpus=4, clock=Clock())(broken)
+    targets, states = LatencyBudgetPolicy(budget_cpus=4, clock=Clock(), store=Memory())(broken)
     assert targets == {"a": 2, "b": 3}
     assert states.keys() == {"a", "b"}
 

@@ -34,11 +34,41 @@ class Clock:
         return self.now_s
 
 
-def policy(clock: Clock, published: list[tuple[str, bytes]], **options: Any) -> LatencyPolicy:
+class Memory(dict[str, bytes]):
+    """A store that outlives the policies of a test."""
+
+    def put(self, key: str, value: bytes) -> None:
+        self[key] = value
+
+    def decisions(self, deployment: str = "ModelServer") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self[f"scaling/treeline/{deployment}"])[
+            "decisions"
+        ]
+        return found
+
+
+class Fleet:
+    """Two replicas, each asked ``rps`` times a second for ``work_s`` of work, all of it in time."""
+
+    def __init__(self, clock: Clock, rps: int = 60, work_s: float = 0.01) -> None:
+        self._clock = clock
+        self._rps, self._work_s = rps, work_s
+        self._signals = [ReplicaSignals(clock, cpu_clock=lambda: 0.0) for _ in range(2)]
+
+    def pass_second(self) -> Context:
+        self._clock.now_s += 1.0
+        for each in self._signals:
+            for _ in range(self._rps):
+                each.accept()
+                each.complete(model_s=self._work_s, latency_s=0.1)
+        return Context(raw_metrics=series(*(each.stats() for each in self._signals)))
+
+
+def policy(clock: Clock, store: Memory | None = None, **options: Any) -> LatencyPolicy:
     return LatencyPolicy(
         clock=clock,
-        wall_clock=lambda: 1.7e9,
-        publish=lambda key, value: published.append((key, value)),
+        wall_clock=lambda: 1.7e9 + clock.now_s,
+        store=Memory() if store is None else store,
         **options,
     )
 
@@ -53,16 +83,13 @@ def test_unknown_and_wrong_options_are_named() -> None:
 
 
 def test_without_telemetry_it_holds_and_says_so() -> None:
-    published: list[tuple[str, bytes]] = []
-    clock = Clock()
-    scaler = policy(clock, published)
+    clock, store = Clock(), Memory()
+    scaler = policy(clock, store)
     scaler(Context())
     clock.now_s += 6.0
     target, state = scaler(Context())
     assert (target, state) == (2, {"ray": "own"})
-    key, value = published[0]
-    assert key == "scaling/treeline/ModelServer"
-    newest = json.loads(value)["decisions"][-1]
+    newest = store.decisions()[-1]
     assert (newest["target"], newest["running"]) == (2, 2)
     assert "no fresh telemetry" in newest["reason"]
 
@@ -77,31 +104,30 @@ def test_without_telemetry_it_holds_and_says_so() -> None:
     ],
 )
 def test_whatever_ray_hands_over_it_never_raises(broken: dict[str, Any]) -> None:
-    target, state = policy(Clock(), [])(Context(**broken))
+    target, state = policy(Clock())(Context(**broken))
     assert target == 2
     assert isinstance(state, dict)
 
 
 def test_a_store_that_fails_does_not_stop_scaling() -> None:
-    def fail(key: str, value: bytes) -> None:
-        raise ConnectionError("GCS is away")
+    class Away(Memory):
+        def put(self, key: str, value: bytes) -> None:
+            raise ConnectionError("GCS is away")
 
-    target, _ = LatencyPolicy(clock=Clock(), publish=fail)(Context())
-    assert target == 2
+        def get(self, key: str, default: Any = None) -> Any:
+            raise ConnectionError("GCS is away")
+
+    clock = Clock()
+    fleet, scaler = Fleet(clock, rps=100, work_s=0.02), policy(clock, Away())
+    assert max(scaler(fleet.pass_second())[0] for _ in range(30)) >= 5
 
 
 def test_demand_beyond_capacity_raises_the_target_once_a_second() -> None:
-    clock, published = Clock(), list[tuple[str, bytes]]()
-    scaler = policy(clock, published, slo_ms=200.0)
-    signals = [ReplicaSignals(clock, cpu_clock=lambda: 0.0) for _ in range(2)]
+    clock = Clock()
+    fleet, scaler = Fleet(clock, rps=100, work_s=0.02), policy(clock, slo_ms=200.0)
     targets = []
-    for _ in range(30):
-        clock.now_s += 1.0
-        for each in signals:
-            for _ in range(100):  # 200 a second, 20 ms of work each, two replicas: twice too much
-                each.accept()
-                each.complete(model_s=0.02, latency_s=0.1)
-        context = Context(raw_metrics=series(*(each.stats() for each in signals)))
+    for _ in range(30):  # 200 a second, 20 ms of work each, two replicas: twice too much
+        context = fleet.pass_second()
         targets.append(scaler(context)[0])
         clock.now_s += 0.1
         assert scaler(context)[0] == 2  # between two ticks it repeats what Ray has
@@ -111,7 +137,7 @@ def test_demand_beyond_capacity_raises_the_target_once_a_second() -> None:
 
 def test_after_a_restart_old_replicas_that_report_one_by_one_are_no_burst() -> None:
     clock = Clock()
-    scaler = policy(clock, [])
+    scaler = policy(clock)
     signals = [ReplicaSignals(clock, cpu_clock=lambda: 0.0) for _ in range(2)]
     for each in signals:
         for _ in range(50_000):
@@ -123,3 +149,36 @@ def test_after_a_restart_old_replicas_that_report_one_by_one_are_no_burst() -> N
         raw = series(*(each.stats() for each in signals[:reporting]))
         targets.append(scaler(Context(raw_metrics=raw))[0])
     assert set(targets) == {2}
+
+
+def test_a_new_controller_goes_on_with_what_the_old_one_knew() -> None:
+    clock, store = Clock(), Memory()
+    fleet, before = Fleet(clock), policy(clock, store)
+    for _ in range(60):
+        before(fleet.pass_second())
+    for _ in range(8):  # nobody looks; the counters go on
+        fleet.pass_second()
+    after = policy(clock, store)
+    assert after(fleet.pass_second())[0] == 2  # a base line: what came meanwhile is no burst
+    assert after(fleet.pass_second())[0] == after(fleet.pass_second())[0] == 2
+    newest = store.decisions()[-1]
+    assert newest["arrivals_rps"] == pytest.approx(120.0)
+    assert newest["mean_service_ms"] == pytest.approx(10.0, rel=0.01)
+
+
+@pytest.mark.parametrize("kept", [b"{", b"{}", b'{"saved_at_s": 1.7e9, "state": {"version": 0}}'])
+def test_a_memory_that_cannot_be_read_is_left_alone(kept: bytes) -> None:
+    clock, fleet = Clock(), Fleet(Clock())
+    scaler = policy(clock, Memory({"scaling-memory/treeline/ModelServer": kept}))
+    assert scaler(fleet.pass_second())[0] == 2
+
+
+def test_an_old_memory_is_not_taken_up() -> None:
+    clock, store = Clock(), Memory()
+    fleet, before = Fleet(clock), policy(clock, store)
+    for _ in range(30):
+        before(fleet.pass_second())
+    clock.now_s += 600.0
+    after = policy(clock, store)
+    after(fleet.pass_second())
+    assert store.decisions()[-1]["mean_service_ms"] is None
