@@ -21,6 +21,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION: Final = "1"
 FEATURE_PREFIX: Final = "x_"
+SAMPLED_OUT: Final = "sampled_out"  # stands among the reasons of a delivery that is ``decided``
 
 Dtype = Literal["float64", "int64", "bool", "string"]
 VariantRole = Literal["champion", "challenger", "shadow"]
@@ -109,6 +110,9 @@ class DeliveryHeader(msgspec.Struct, frozen=True):
     ``node`` and ``env`` are enrichment, stored beside every row. ``acknowledged`` is the highest
     number that any agent has acknowledged to this producer so far: an agent that starts without
     the old one's disk counts on from there instead of waiting for numbers that will not come again.
+
+    ``decided`` marks what comes out of another agent's spool: its rows carry their weights already,
+    its sampled-out events stand in ``dropped``, and ``acknowledged`` says nothing about it.
     """
 
     producer: str
@@ -121,6 +125,7 @@ class DeliveryHeader(msgspec.Struct, frozen=True):
     node: str
     env: str
     acknowledged: int = 0
+    decided: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -166,13 +171,21 @@ class CaptureCounts(msgspec.Struct, frozen=True):
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):
-    """What a replica tells the agent once a second, so that one place can answer ``/metrics``."""
+    """What a replica tells the agent once a second, so that one place can answer ``/metrics``.
+
+    ``journals`` names all its producers, and ``closed`` says that they have been handed over to the
+    last event: a replica that falls silent without it may have left some of them on its node.
+    """
 
     replica: str
     variants: tuple[VariantCounts, ...]
     captures: tuple[CaptureCounts, ...]
     ongoing: int = 0
     rejected: dict[int, int] = {}  # requests that never reached a model, by HTTP status
+    node: str = ""
+    journals: tuple[str, ...] = ()
+    closed: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def batch_schema(stream: Stream) -> pa.Schema:

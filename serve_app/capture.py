@@ -3,16 +3,17 @@
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from monitoring.capture.agent_transport import AgentTransport
 from monitoring.capture.backlog import SliceLimits
 from monitoring.capture.masking import MaskingPolicy
-from monitoring.capture.orphans import drain_orphans
-from monitoring.capture.sender import SenderSettings
+from monitoring.capture.orphans import Drained, drain_orphans
+from monitoring.capture.sender import SenderSettings, Transport
 from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import Stream
-from serve_app.agents import Agents, shard_of
+from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.settings import Settings
 from serve_app.wiring import journal_limits
 
@@ -64,15 +65,28 @@ def transport_for(producer: str, agents: Agents) -> AgentTransport:
 
 async def drain_orphans_for_ever(settings: Settings, agents: Agents) -> None:
     """Hand over the journals of replicas that died on this node, whichever replica finds them."""
-    root = journal_root(settings)
     while True:
-        drained = await drain_orphans(
-            root,
-            lambda producer: transport_for(producer, agents),
-            settings=sender_settings(settings),
-            rng=random.Random(),  # noqa: S311  jitter of retries
-            timeout_s=ORPHAN_TIMEOUT_S,
+        drained = await drain_journals(
+            settings, lambda producer: transport_for(producer, agents), timeout_s=ORPHAN_TIMEOUT_S
         )
-        for each in drained:
-            logger.info("handed over the journal of a dead replica: %s", each)
+        done = [each.producer for each in drained if each.finished]
+        if done:
+            logger.info("handed over the journals of dead replicas: %s", done)
+            try:
+                await agents.call_all("handed_over", done)
+            except AgentsUnavailableError as exc:
+                logger.info("a later look at this node will tell the agents: %s", exc)
         await asyncio.sleep(ORPHAN_INTERVAL_S)
+
+
+async def drain_journals(
+    settings: Settings, transport_for: Callable[[str], Transport], *, timeout_s: float
+) -> list[Drained]:
+    """Hand over the journals of dead replicas on the node this runs on."""
+    return await drain_orphans(
+        journal_root(settings),
+        transport_for,
+        settings=sender_settings(settings),
+        rng=random.Random(),  # noqa: S311  jitter of retries
+        timeout_s=timeout_s,
+    )

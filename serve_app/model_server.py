@@ -28,6 +28,7 @@ from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
 from serve_app.model.loading import load_served
 from serve_app.model.storage import BundleFolder
+from serve_app.other_nodes import look_at_nodes_for_ever
 from serve_app.prediction import Predictor, Variant
 from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import RequestDecoder, check_request_id, encode_request
@@ -52,6 +53,7 @@ class ModelServer:
         self._settings = settings
         replica = serve.get_replica_context().replica_id
         self._replica: str = replica.unique_id
+        self._node: str = ray.get_runtime_context().get_node_id()
         self._deployment = replica.deployment_id
         self._agents = Agents(settings.agent.shards)
         self._admission = Admission(
@@ -78,7 +80,10 @@ class ModelServer:
             self._feedback = self._start_capture(
                 feedback_stream(manifest.name), policy.for_feedback()
             )
-            self._tasks.append(asyncio.create_task(drain_orphans_for_ever(settings, self._agents)))
+            self._tasks += [
+                asyncio.create_task(drain_orphans_for_ever(settings, self._agents)),
+                asyncio.create_task(look_at_nodes_for_ever(settings, self._agents)),
+            ]
         self._variant = Variant(
             stream=stream,
             decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
@@ -102,7 +107,7 @@ class ModelServer:
             policy,
             self._agents,
             producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
-            node=ray.get_runtime_context().get_node_id(),
+            node=self._node,
         )
         capture.start()
         return capture
@@ -178,10 +183,11 @@ class ModelServer:
             await asyncio.sleep(REPORT_INTERVAL_S)
             await self._send_report()
 
-    async def _send_report(self) -> None:
+    async def _send_report(self, *, closed: bool = False) -> None:
         shard = shard_of(self._replica, self._agents.shards)
+        report = msgspec.structs.replace(self._report(), closed=closed)
         try:
-            await self._agents.call(shard, "report", msgspec.msgpack.encode(self._report()))
+            await self._agents.call(shard, "report", msgspec.msgpack.encode(report))
         except AgentsUnavailableError as exc:
             logger.debug("counters not reported: %s", exc)
 
@@ -192,7 +198,13 @@ class ModelServer:
             captures=(self._capture.counts(),) if self._capture else (),
             ongoing=self._admission.requests,
             rejected=dict(self._rejected),
+            node=self._node,
+            journals=tuple(capture.producer for capture in self._captures()),
+            warnings=tuple(w for capture in self._captures() for w in capture.warnings()),
         )
+
+    def _captures(self) -> list[StreamCapture]:
+        return [capture for capture in (self._capture, self._feedback) if capture is not None]
 
     def _reject(self, status: int) -> None:
         self._rejected[status] += 1
@@ -205,11 +217,11 @@ class ModelServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        captures = [capture for capture in (self._capture, self._feedback) if capture is not None]
+        captures = self._captures()
         closed = await asyncio.gather(*(capture.close(FLUSH_TIMEOUT_S) for capture in captures))
         if not all(closed):
             logger.warning("not all events were handed over; the next replica takes the rest")
-        await self._send_report()
+        await self._send_report(closed=all(closed))
         try:
             await self._agents.call_all("flush", STORE_TIMEOUT_S)
         except AgentsUnavailableError as exc:

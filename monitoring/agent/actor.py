@@ -13,6 +13,7 @@ import msgspec
 import ray
 
 from monitoring.agent.logs import log_as_json
+from monitoring.agent.nodes import Look
 from monitoring.agent.service import MonitoringService
 from monitoring.agent.settings import SamplingSettings, agent_settings
 from monitoring.events import Ack
@@ -24,7 +25,8 @@ class MonitoringAgentActor:
 
     def __init__(self, options: dict[str, Any]) -> None:
         log_as_json()
-        self._service = MonitoringService(agent_settings(options))
+        node = ray.get_runtime_context().get_node_id()
+        self._service = MonitoringService(agent_settings(options), node=node)
 
     async def ingest(self, payload: bytes) -> Ack:
         """Raises ``MonitoringError``s, which Ray hands on as causes of its own."""
@@ -35,6 +37,17 @@ class MonitoringAgentActor:
 
     async def configure(self, sampling: dict[str, Any]) -> None:
         self._service.configure(msgspec.convert(sampling, SamplingSettings))
+
+    async def poll_nodes(self, alive: list[str]) -> bytes:
+        """Return a ``Poll`` as MessagePack: which of the living nodes should be looked at."""
+        return msgspec.msgpack.encode(self._service.nodes.poll(alive))
+
+    async def looked(self, look: bytes) -> None:
+        """Take the ``Look`` that a poll had asked for."""
+        self._service.nodes.looked(msgspec.msgpack.decode(look, type=Look))
+
+    async def handed_over(self, producers: list[str]) -> None:
+        self._service.nodes.handed_over(producers)
 
     async def metrics(self) -> bytes:
         return await self._service.metrics()

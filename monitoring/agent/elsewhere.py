@@ -40,7 +40,7 @@ class Elsewhere:
             self._read = ends
             if self._epochs() == epochs:
                 accounts = self._accounts.values()
-                return [r for account in accounts for r in account.intervals.get(producer, ())]
+                return [r for account in accounts for r in account.held.get(producer, ())]
         raise OSError(f"the spools beside {self._folder} keep moving")
 
     def _epochs(self) -> dict[Path, list[Path]]:

@@ -11,6 +11,7 @@ Invariants:
 import fcntl
 import logging
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from monitoring.agent.received import Received, sync_folder
 from monitoring.agent.segment import SUFFIX
 
 log = logging.getLogger(__name__)
+
+
+def new_epoch(now_s: float, chance: random.Random) -> str:
+    """Name an agent's life: its start in milliseconds, and chance against twins; sorts by time."""
+    return f"{int(now_s * 1000):011x}{chance.getrandbits(32):08x}"
 
 
 class Epochs:
@@ -115,7 +121,9 @@ class Epochs:
         sync_folder(shard)
 
     def close(self) -> None:
-        """Give everything back: the next agent takes it."""
+        """Give everything back: the next agent takes it. An own epoch without segments goes."""
+        if self._own_lock is not None and not any(self.own.glob(f"*{SUFFIX}")):
+            shutil.rmtree(self.own, ignore_errors=True)
         for descriptor in (*self._taken.values(), self._own_lock):
             if descriptor is not None:
                 os.close(descriptor)

@@ -64,7 +64,8 @@ class AgentCounts(msgspec.Struct):
 class FleetMemory(msgspec.Struct):
     """The latest report of each replica with its time, last seen last; ``folded`` sums older ones.
 
-    Dead replicas stay, so that sums never go down.
+    Dead replicas stay, so that sums never go down. Which of two reports is the later one is told by
+    their counters, for clocks step back.
     """
 
     latest: dict[str, tuple[float, ReplicaReport]] = {}
@@ -72,14 +73,27 @@ class FleetMemory(msgspec.Struct):
 
     def put(self, seen_s: float, report: ReplicaReport) -> None:
         known = self.latest.pop(report.replica, None)
-        self.latest[report.replica] = max((seen_s, report), known or (seen_s, report), key=_time)
+        if known is not None and _progress(known[1]) > _progress(report):
+            seen_s, report = known
+        self.latest[report.replica] = (seen_s, report)
         if len(self.latest) > MAX_REPLICAS:
             oldest = next(iter(self.latest))
             _add_report(self.folded, self.latest.pop(oldest)[1], alive=False)
 
 
-def _time(entry: tuple[float, ReplicaReport]) -> float:
-    return entry[0]
+def _progress(report: ReplicaReport) -> tuple[int, int, int, bool]:
+    """Order one replica's reports: its counters only grow, and its closing comes last."""
+    return (
+        sum(sum(counts.requests.values()) for counts in report.variants),
+        sum(counts.captured for counts in report.captures),
+        sum(counts.acknowledged for counts in report.captures),
+        report.closed,
+    )
+
+
+def is_alive(seen_s: float, now_s: float) -> bool:
+    """Whether a report is of late; one from the future was noted before the clock stepped back."""
+    return abs(now_s - seen_s) <= ALIVE_S
 
 
 class Fleet:
@@ -94,7 +108,7 @@ class Fleet:
         with self._mutex:
             self._memory.put(now_s, report)
             self._noted.pop(report.replica, None)
-            self._noted[report.replica] = (now_s, report)
+            self._noted[report.replica] = self._memory.latest[report.replica]
             if len(self._noted) > MAX_REPLICAS:
                 del self._noted[next(iter(self._noted))]
 
@@ -118,12 +132,25 @@ class Fleet:
                 if self._noted.get(replica) is entry:
                     del self._noted[replica]
 
+    def reports(self) -> list[tuple[float, ReplicaReport]]:
+        """List the latest report of each replica with the time it came."""
+        with self._mutex:
+            return list(self._memory.latest.values())
+
+    def close(self, replica: str, seen_s: float) -> None:
+        """Note that the journals of a replica, silent since ``seen_s``, have been handed over."""
+        with self._mutex:
+            known = self._memory.latest.get(replica)
+            if known is not None and known[0] == seen_s:
+                entry = (seen_s, msgspec.structs.replace(known[1], closed=True))
+                self._memory.latest[replica] = self._noted[replica] = entry
+
     def totals(self, now_s: float) -> FleetTotals:
         totals = FleetTotals()
         with self._mutex:
             _add_totals(totals, self._memory.folded)
             for seen_s, report in self._memory.latest.values():
-                _add_report(totals, report, alive=now_s - seen_s <= ALIVE_S)
+                _add_report(totals, report, alive=is_alive(seen_s, now_s))
         return totals
 
 

@@ -49,12 +49,12 @@ def read_delivery(payload: bytes) -> tuple[DeliveryHeader, pa.RecordBatch, Event
         batch.validate(full=True)
     except (msgspec.DecodeError, pa.ArrowException, StopIteration, EOFError, OSError) as error:
         raise DeliveryRejected(f"unreadable delivery of {len(payload)} bytes: {error}") from error
-    if not batch.schema.equals(frame_schema(header.stream, sampled=False)):
+    if not batch.schema.equals(frame_schema(header.stream, sampled=header.decided)):
         raise DeliveryRejected(
             f"producer {header.producer}: the batch's columns are not those of "
             f"{header.stream.model} {header.stream.version}"
         )
-    required = required_columns(header.stream)
+    required = required_columns(header.stream, sampled=header.decided)
     nulls = [name for name in required if batch.column(name).null_count]
     if nulls:
         raise DeliveryRejected(f"producer {header.producer}: missing values in {nulls}")
@@ -73,9 +73,10 @@ def frame_schema(stream: Stream, *, sampled: bool = True) -> pa.Schema:
 
 
 @lru_cache(maxsize=256)
-def required_columns(stream: Stream) -> tuple[str, ...]:
+def required_columns(stream: Stream, *, sampled: bool) -> tuple[str, ...]:
     """Columns of a delivery in which no value may be missing."""
-    return tuple(field.name for field in batch_schema(stream) if not field.nullable)
+    schema = frame_schema(stream, sampled=sampled)
+    return tuple(field.name for field in schema if not field.nullable)
 
 
 def _events_of(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, EventTable]:
@@ -177,14 +178,19 @@ def _take(reasons: dict[str, int], count: int) -> dict[str, int]:
 
 
 def kept_rows(
-    batch: pa.RecordBatch, events: EventTable, run: Run, decision: Decision
+    batch: pa.RecordBatch, events: EventTable, run: Run, decision: Decision | None
 ) -> pa.RecordBatch:
-    """Return the stored rows of a run with their ``weight`` and ``sampled_by`` code."""
-    counts = events.row_counts[run.low : run.high]
-    keep = decision.keep[run.low : run.high]
+    """Return the stored rows of a run with their ``weight`` and ``sampled_by`` code.
+
+    Without a decision all rows are kept, as they are: another agent has decided.
+    """
     start, end = int(events.starts[run.low]), int(events.starts[run.high])
     whole = end - start == batch.num_rows
     rows = batch if whole else batch.slice(start, end - start)
+    if decision is None:
+        return rows
+    counts = events.row_counts[run.low : run.high]
+    keep = decision.keep[run.low : run.high]
     weight = np.repeat(decision.weight[run.low : run.high], counts)
     rule = np.repeat(decision.rule[run.low : run.high], counts)
     if not keep.all():

@@ -17,7 +17,7 @@ from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.spool import Spool
 from monitoring.agent.spool_frames import RowsHead
 from monitoring.errors import DeliveryRejected, MonitoringError, SinkUnavailable
-from monitoring.events import Ack, DeliveryHeader
+from monitoring.events import SAMPLED_OUT, Ack, DeliveryHeader
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +99,18 @@ class Intake:
 
     def _take(self, payload: bytes) -> Ack:
         header, batch, events = read_delivery(payload)
-        if header.policy_id not in self._policy_ids:
+        # What another agent took in was masked as its policies said; ours may have changed since.
+        if header.policy_id not in self._policy_ids and not header.decided:
             raise DeliveryRejected(
                 f"producer {header.producer}: masking policy {header.policy_id!r} is unknown; "
                 f"known: {sorted(self._policy_ids)}"
             )
         now_s = self._clock()
         if header.acknowledged:
-            self._spool.mark(header.producer, 1, header.acknowledged, now_s)
-        missing = self._spool.missing(header.producer, header.first, header.last, now_s)
+            self._spool.mark_acknowledged(header.producer, header.acknowledged, now_s)
+        missing = self._spool.missing(
+            header.producer, header.first, header.last, now_s, held_here=header.decided
+        )
         self.counts.deliveries += 1
         if missing != [(header.first, header.last)]:
             batch, events = _only(batch, events, missing)
@@ -124,14 +127,14 @@ class Intake:
         missing: list[tuple[int, int]],
         now_s: float,
     ) -> None:
-        decision = self._decide(header, batch, events, now_s)
+        decision = None if header.decided else self._decide(header, batch, events, now_s)
         for run in plan_runs(header, events, missing, int(now_s // 3600)):
             rows = kept_rows(batch, events, run, decision)
             head = _account(header, run, decision, rows.num_rows)
             self._spool.append(header.stream, run.hour, head, rows, now_s)
             self._count(head)
         self.counts.rows += batch.num_rows
-        if header.stream.kind == "predictions":
+        if header.stream.kind == "predictions" and not header.decided:
             self._show(header, batch)
 
     def _decide(
@@ -158,15 +161,18 @@ class Intake:
                 log.exception("an observer failed on a delivery of %s", header.producer)
 
 
-def _account(header: DeliveryHeader, run: Run, decision: Decision, rows: int) -> RowsHead:
-    written = int(decision.keep[run.low : run.high].sum())
+def _account(header: DeliveryHeader, run: Run, decision: Decision | None, rows: int) -> RowsHead:
+    events = run.high - run.low
+    dropped = dict(run.dropped)
+    sampled_out = dropped.pop(SAMPLED_OUT, 0) if header.decided else 0
+    written = events if decision is None else int(decision.keep[run.low : run.high].sum())
     return RowsHead(
         producer=header.producer,
         first=run.first,
         last=run.last,
         written=written,
-        sampled_out=run.high - run.low - written,
-        dropped=run.dropped,
+        sampled_out=sampled_out + events - written,
+        dropped=dropped,
         rows=rows,
         policy_id=header.policy_id,
         node=header.node,

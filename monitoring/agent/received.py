@@ -22,11 +22,12 @@ RESERVE_BYTES: Final = 4 * 1024 * 1024
 
 
 class ProducerState(msgspec.Struct):
-    """One producer's entry in the checkpoint."""
+    """One producer's entry in the checkpoint; ``held`` None means all of ``ranges``."""
 
     ranges: list[tuple[int, int]]
     tally: Tally
     seen_at_s: float
+    held: list[tuple[int, int]] | None = None
 
 
 class Checkpoint(msgspec.Struct):
@@ -38,13 +39,19 @@ class Checkpoint(msgspec.Struct):
 
 
 class Received:
-    """The account in memory, kept equal to the file wherever another process has changed it."""
+    """The account in memory, kept equal to the file wherever another process has changed it.
+
+    ``intervals`` are the numbers that some agent has acknowledged, ``held`` those of them that are
+    or were in a spool of this ``state_dir``. The others lie on another node's disk, and are taken
+    in when its spool is handed over.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
         self._reserve = folder / RESERVE_NAME
         self._stamp: tuple[int, int, int] | None = None
         self.intervals: dict[str, Intervals] = {}
+        self.held: dict[str, Intervals] = {}
         self.tallies: dict[str, Tally] = {}
         self.retired = Tally()
         self.settled: list[str] = []
@@ -62,6 +69,8 @@ class Received:
         stored = msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint)
         for producer, state in stored.producers.items():
             for first, last in state.ranges:
+                self.add_elsewhere(producer, first, last, state.seen_at_s)
+            for first, last in state.ranges if state.held is None else state.held:
                 self.add(producer, first, last, state.seen_at_s)
         self.tallies = {p: state.tally for p, state in stored.producers.items()}
         self.retired = stored.retired
@@ -69,11 +78,19 @@ class Received:
         self._stamp = stamp
 
     def add(self, producer: str, first: int, last: int, now_s: float) -> None:
+        """Note numbers that are in a spool here."""
+        self.add_elsewhere(producer, first, last, now_s)
+        self.held.setdefault(producer, Intervals()).add(first, last)
+
+    def add_elsewhere(self, producer: str, first: int, last: int, now_s: float) -> None:
+        """Note numbers that some agent has acknowledged."""
         self.intervals.setdefault(producer, Intervals()).add(first, last)
         self._seen_at_s[producer] = max(now_s, self._seen_at_s.get(producer, 0.0))
 
-    def missing(self, producer: str, first: int, last: int) -> list[tuple[int, int]]:
-        known = self.intervals.get(producer)
+    def missing(
+        self, producer: str, first: int, last: int, *, held_here: bool = False
+    ) -> list[tuple[int, int]]:
+        known = (self.held if held_here else self.intervals).get(producer)
         return [(first, last)] if known is None else known.missing(first, last)
 
     def through(self, producer: str) -> int:
@@ -102,6 +119,7 @@ class Received:
             if seen < before_s and producer not in keep:
                 del self._seen_at_s[producer]
                 self.intervals.pop(producer, None)
+                self.held.pop(producer, None)
                 tally = self.tallies.pop(producer, None)
                 if tally is not None:
                     self.retired.add(tally)
@@ -114,6 +132,7 @@ class Received:
                     ranges=list(ranges),
                     tally=self.tallies.get(producer, Tally()),
                     seen_at_s=self._seen_at_s[producer],
+                    held=list(self.held.get(producer, ())),
                 )
                 for producer, ranges in self.intervals.items()
             },

@@ -20,10 +20,12 @@ from typing import Any, Final
 import msgspec
 
 from monitoring.agent.counters import Counters
+from monitoring.agent.epochs import new_epoch
 from monitoring.agent.fleet import AgentCounts, Fleet, merge
 from monitoring.agent.intake import Intake, Observer
 from monitoring.agent.ledger import LiveLedger, Tally, live_ledger
 from monitoring.agent.metrics import exposition
+from monitoring.agent.nodes import Nodes
 from monitoring.agent.parquet import CORRUPT, UNSTORABLE
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.sink import FsspecSink, Sink
@@ -64,6 +66,7 @@ class MonitoringService:
         self,
         settings: AgentSettings,
         *,
+        node: str = "",
         clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
         sink: Sink | None = None,
@@ -85,6 +88,7 @@ class MonitoringService:
             chance=chance,
         )
         self._fleet = Fleet()
+        self.nodes = Nodes(node, self._fleet, clock)
         self._counters = Counters(folder, epoch)
         self._guarded("loading counters", self._exchange)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -302,11 +306,6 @@ class MonitoringService:
             if not busy:
                 self._hurry.wait(wait_s)
                 self._hurry.clear()
-
-
-def new_epoch(now_s: float, chance: random.Random) -> str:
-    """Name an agent's life: its start in milliseconds, and chance against twins; sorts by time."""
-    return f"{int(now_s * 1000):011x}{chance.getrandbits(32):08x}"
 
 
 def _lost(tallies: Iterable[Tally]) -> dict[str, int]:

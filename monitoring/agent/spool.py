@@ -117,21 +117,30 @@ class Spool:
             if self._settings.fsync == "always":
                 self.sync()
 
-    def missing(self, producer: str, first: int, last: int, now_s: float) -> list[tuple[int, int]]:
-        """Return the parts of a range that no shard has received. Raises ``OSError``."""
+    def missing(
+        self, producer: str, first: int, last: int, now_s: float, *, held_here: bool = False
+    ) -> list[tuple[int, int]]:
+        """Return the parts of a range that no agent has received. Raises ``OSError``.
+
+        With ``held_here`` only agents of this ``state_dir`` count.
+        """
         if producer not in self._met:
             for known in self._elsewhere.received(producer):
                 self.mark(producer, *known, now_s)
             self._met.add(producer)
-        return self._received.missing(producer, first, last)
+        return self._received.missing(producer, first, last, held_here=held_here)
 
     def through(self, producer: str) -> int:
         with self._mutex:
             return self._received.through(producer)
 
     def mark(self, producer: str, first: int, last: int, now_s: float) -> None:
-        """Note numbers as received: in a frame here, or acknowledged by another agent."""
+        """Note numbers as received and in a frame of this ``state_dir``."""
         self._received.add(producer, first, last, now_s)
+
+    def mark_acknowledged(self, producer: str, through: int, now_s: float) -> None:
+        """Note numbers as received by an agent, wherever its spool is."""
+        self._received.add_elsewhere(producer, 1, through, now_s)
 
     def append(
         self,
@@ -334,13 +343,13 @@ class Spool:
 
     def close(self) -> None:
         """Give the epoch back without sealing: the next agent adopts what is open."""
-        with self._mutex:
+        with self._exclusive(follow=False):
             for segment in self._open.values():
                 segment.sync()
                 os.close(segment.descriptor)
             self._open.clear()
             self._epochs.close()
-            os.close(self._lock)
+        os.close(self._lock)
 
 
 def _copy(tally: Tally) -> Tally:

@@ -47,6 +47,7 @@ class StreamCapture:
         rng: random.Random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.producer = producer
         policy.row_masks(stream.features)  # unsound rules must show before there is a folder
         logged = msgspec.structs.replace(stream, features=policy.logged_features(stream.features))
         description = StreamDescription(

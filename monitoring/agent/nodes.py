@@ -1,0 +1,148 @@
+"""Which node somebody should look at: what dead replicas and agents have left on its disk.
+
+Journals and spools lie on the disk of their node. Replicas hand over the journals that they find on
+their own node. A node is looked at by a task that is pinned there,
+
+- when a replica fell silent on it without having closed its journals, and none lives there now;
+- once in an agent's life in any case, for this agent knows only what its own disk remembers.
+
+A node that is gone cannot be looked at: what it holds waits for its return, and is shown.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from typing import Final
+
+import msgspec
+
+from monitoring.agent.fleet import Fleet, is_alive
+from monitoring.events import ReplicaReport
+
+SETTLING_S: Final = 30.0  # an application that starts has replicas on its nodes soon
+LEASE_S: Final = 90.0  # a look takes no longer
+PAUSE_S: Final = 10.0  # between two looks at a node
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """An agent's answer: the node it lives on, and the one that should be looked at, if any."""
+
+    here: str
+    look_at: str | None
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of looking at a node's disk.
+
+    ``handed_over`` are the producers whose journals are gone, ``left`` those whose journals are
+    still there, in use or not. ``problems`` say what could not be handed over, and why.
+    """
+
+    node: str
+    handed_over: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    segments: int = 0
+    problems: tuple[str, ...] = ()
+
+
+class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A node whose disk may hold events of replicas that died, or whose last look met a problem.
+
+    ``unacknowledged`` counts events as of the replicas' last reports; there may be later ones.
+    """
+
+    node: str
+    alive: bool
+    replicas: int
+    silent_s: float
+    unacknowledged: int
+    problems: tuple[str, ...]
+
+
+class Nodes:
+    """Keeps the leases: a node is looked at by one task at a time. Thread-safe."""
+
+    def __init__(self, here: str, fleet: Fleet, clock: Callable[[], float]) -> None:
+        self._here = here
+        self._fleet = fleet
+        self._clock = clock
+        self._started_s = clock()
+        self._alive: frozenset[str] | None = None
+        self._leases: dict[str, tuple[float, float]] = {}  # by node: when it began and ends
+        self._looked_at = {here}
+        self._problems: dict[str, tuple[str, ...]] = {}
+        self._mutex = threading.Lock()
+
+    def poll(self, alive: Collection[str]) -> Poll:
+        """Say which of the living nodes is to be looked at now; whoever asks has the lease."""
+        now_s = self._clock()
+        with self._mutex:
+            self._alive = frozenset(alive)
+            self._leases = {n: lease for n, lease in self._leases.items() if n in self._alive}
+            for node in sorted(self._alive):
+                ends_s = self._leases[node][1] if node in self._leases else now_s
+                if ends_s <= now_s and self._is_due(node, now_s):
+                    self._leases[node] = (now_s, now_s + LEASE_S)
+                    return Poll(self._here, node)
+        return Poll(self._here, None)
+
+    def _is_due(self, node: str, now_s: float) -> bool:
+        if node not in self._looked_at and now_s - self._started_s >= SETTLING_S:
+            return True
+        reports = [(seen_s, r) for seen_s, r in self._fleet.reports() if r.node == node]
+        silent = [is_silent(seen_s, r, now_s) for seen_s, r in reports]
+        lives = any(not r.closed and is_alive(seen_s, now_s) for seen_s, r in reports)
+        return any(silent) and not lives
+
+    def looked(self, look: Look) -> None:
+        """Note what the holder of a lease has found: all that is not left there is done with."""
+        now_s = self._clock()
+        with self._mutex:
+            began_s, _ = self._leases.get(look.node, (0.0, 0.0))
+            self._leases[look.node] = (began_s, now_s + PAUSE_S)
+            self._problems.pop(look.node, None)
+            if look.problems:
+                self._problems[look.node] = look.problems
+            else:
+                self._looked_at.add(look.node)
+        left = set(look.left)
+        for seen_s, report in self._fleet.reports():
+            if report.node == look.node and seen_s < began_s and left.isdisjoint(report.journals):
+                self._fleet.close(report.replica, seen_s)
+        self.handed_over(look.handed_over)
+
+    def handed_over(self, producers: Collection[str]) -> None:
+        """Note producers whose journals have been handed over, wherever they were found."""
+        gone = set(producers)
+        for seen_s, report in self._fleet.reports():
+            if report.journals and gone.issuperset(report.journals):
+                self._fleet.close(report.replica, seen_s)
+
+    def health(self) -> list[NodeHealth]:
+        """List the nodes that hold, or may hold, what nobody has handed over yet."""
+        now_s = self._clock()
+        with self._mutex:
+            alive, problems = self._alive, dict(self._problems)
+        if alive is None:  # nobody has asked yet: which nodes live is not known
+            return []
+        silent: dict[str, list[tuple[float, ReplicaReport]]] = {n: [] for n in problems}
+        for seen_s, report in self._fleet.reports():
+            if is_silent(seen_s, report, now_s):
+                silent.setdefault(report.node, []).append((seen_s, report))
+        return [
+            NodeHealth(
+                node=node,
+                alive=node in alive,
+                replicas=len(reports),
+                silent_s=max((now_s - seen_s for seen_s, _ in reports), default=0.0),
+                unacknowledged=sum(
+                    c.captured - c.acknowledged for _, r in reports for c in r.captures
+                ),
+                problems=problems.get(node, ()),
+            )
+            for node, reports in sorted(silent.items())
+        ]
+
+
+def is_silent(seen_s: float, report: ReplicaReport, now_s: float) -> bool:
+    """Whether a replica is taken for dead and its journals may still lie on its node."""
+    return bool(report.journals) and not report.closed and not is_alive(seen_s, now_s)
