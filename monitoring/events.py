@@ -168,6 +168,10 @@ class CaptureCounts(msgspec.Struct, frozen=True):
     acknowledged: int
     dropped: dict[str, int]
     journal_bytes: int
+    journal_max_bytes: int = 0
+    failed_deliveries: int = 0  # calls to the agent that were not acknowledged, refusals included
+    refused_deliveries: int = 0
+    dead_letters: int = 0  # deliveries given up for good
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):

@@ -77,6 +77,15 @@ class Agents:
                 f"{agent_name(shard)} did not answer `{method}`: {exc}"
             ) from exc
 
+    async def call_each(self, method: str, *args: object) -> list[Any]:
+        """Call every shard at once; AgentsUnavailableError stands for one that does not answer."""
+        calls = (self.call(shard, method, *args) for shard in range(self.shards))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, AgentsUnavailableError):
+                raise answer
+        return list(answers)
+
     async def call_all(self, method: str, *args: object) -> list[Any]:
         """Call every shard at once; raise when one does not answer."""
         calls = (self.call(shard, method, *args) for shard in range(self.shards))

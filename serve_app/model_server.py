@@ -119,7 +119,7 @@ class ModelServer:
         routes = {
             "/predict": {"POST": predict_route(self._predictor, **limits)},
             **inference_routes(self._predictor, **limits),
-            **monitor_routes(self._agents, self._read_scaling),
+            **monitor_routes(self._agents, self._read_scaling, self._warnings),
         }
         if self._feedback is not None:
             recorder = FeedbackCapture(self._feedback)
@@ -200,8 +200,11 @@ class ModelServer:
             rejected=dict(self._rejected),
             node=self._node,
             journals=tuple(capture.producer for capture in self._captures()),
-            warnings=tuple(w for capture in self._captures() for w in capture.warnings()),
+            warnings=tuple(self._warnings()),
         )
+
+    def _warnings(self) -> list[str]:
+        return [warning for capture in self._captures() for warning in capture.warnings()]
 
     def _captures(self) -> list[StreamCapture]:
         return [capture for capture in (self._capture, self._feedback) if capture is not None]

@@ -61,7 +61,9 @@ class MonitoringAgentActor:
         return plain
 
     async def health(self) -> dict[str, Any]:
-        return await asyncio.to_thread(self._service.health)
+        """``AgentHealth`` as plain values."""
+        plain: dict[str, Any] = msgspec.to_builtins(await asyncio.to_thread(self._service.health))
+        return plain
 
     async def flush(self, timeout_s: float = 10.0) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(await self._service.flush(timeout_s))

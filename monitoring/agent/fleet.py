@@ -30,14 +30,19 @@ class VariantTotals(msgspec.Struct):
 
 
 class FleetTotals(msgspec.Struct):
-    """Everything the replicas count; ``ongoing`` and ``journal_bytes`` of living ones only."""
+    """Everything the replicas count; gauges are those of living ones."""
 
     variants: dict[Labels, VariantTotals] = {}
     rejected: dict[int, int] = {}
     dropped: dict[str, int] = {}
     ongoing: int = 0
     journal_bytes: int = 0
+    journal_fill: float = 0.0  # of the fullest journal, 1.0 is its quota
     replicas: int = 0
+    warnings: int = 0
+    failed_deliveries: int = 0
+    refused_deliveries: int = 0
+    dead_letters: int = 0
 
 
 class AgentCounts(msgspec.Struct):
@@ -59,6 +64,10 @@ class AgentCounts(msgspec.Struct):
     sink_lag_s: float = 0.0
     spool_bytes: int = 0
     spool_segments: int = 0
+    spool_max_bytes: int = 0
+    sinks_failing: int = 0
+    sink_last_success_s: float = 0.0  # 0 before the first; of several shards the earliest
+    waiting_nodes: int = 0
 
 
 class FleetMemory(msgspec.Struct):
@@ -165,10 +174,18 @@ def _add_report(totals: FleetTotals, report: ReplicaReport, *, alive: bool) -> N
         variant.captured += capture.captured
         variant.acknowledged += capture.acknowledged
         _add_counts(totals.dropped, capture.dropped)
-        totals.journal_bytes += capture.journal_bytes if alive else 0
+        totals.failed_deliveries += capture.failed_deliveries
+        totals.refused_deliveries += capture.refused_deliveries
+        totals.dead_letters += capture.dead_letters
+        if alive:
+            totals.journal_bytes += capture.journal_bytes
+            if capture.journal_max_bytes:
+                fill = capture.journal_bytes / capture.journal_max_bytes
+                totals.journal_fill = max(totals.journal_fill, fill)
     _add_counts(totals.rejected, report.rejected)
     totals.ongoing += report.ongoing if alive else 0
     totals.replicas += alive
+    totals.warnings += len(report.warnings) if alive else 0
 
 
 def _add_totals(totals: FleetTotals, other: FleetTotals) -> None:
@@ -184,7 +201,12 @@ def _add_totals(totals: FleetTotals, other: FleetTotals) -> None:
     _add_counts(totals.dropped, other.dropped)
     totals.ongoing += other.ongoing
     totals.journal_bytes += other.journal_bytes
+    totals.journal_fill = max(totals.journal_fill, other.journal_fill)
     totals.replicas += other.replicas
+    totals.warnings += other.warnings
+    totals.failed_deliveries += other.failed_deliveries
+    totals.refused_deliveries += other.refused_deliveries
+    totals.dead_letters += other.dead_letters
 
 
 def _variant(totals: FleetTotals, labels: Labels) -> VariantTotals:
@@ -215,6 +237,8 @@ def merge(parts: Iterable[AgentCounts]) -> AgentCounts:
         _add_totals(merged.fleet, part.fleet)
         _add_counts(merged.lost_events, part.lost_events)
         merged.sink_lag_s = max(merged.sink_lag_s, part.sink_lag_s)
+        known = [c.sink_last_success_s for c in (merged, part) if c.sink_last_success_s]
+        merged.sink_last_success_s = min(known, default=0.0)
         for name in _SUMMED:
             setattr(merged, name, getattr(merged, name) + getattr(part, name))
     return merged

@@ -133,6 +133,22 @@ def live_ledger(
     )
 
 
+def total(ledgers: Iterable[LiveLedger]) -> ProducerLedger:
+    """Sum every producer of every shard, forgotten ones included."""
+    accounts = [a for ledger in ledgers for a in (*ledger.producers.values(), ledger.retired)]
+    dropped: dict[str, int] = {}
+    for account in accounts:
+        for reason, count in account.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    return ProducerLedger(
+        received=sum(a.received for a in accounts),
+        written=sum(a.written for a in accounts),
+        sampled_out=sum(a.sampled_out for a in accounts),
+        dropped=dropped,
+        pending=sum(a.pending for a in accounts),
+    )
+
+
 def _account(settled: Tally, waiting: Tally) -> ProducerLedger:
     dropped = dict(settled.dropped)
     for reason, count in waiting.dropped.items():

@@ -80,7 +80,34 @@ def _capture(counts: AgentCounts) -> Iterator[Metric]:
         for reason, count in sorted(reasons.items()):
             dropped.add_metric([reason], count)
     yield from (captured, dropped)
-    yield _gauge("treeline_journal_bytes", "Replica journals on disk.", counts.fleet.journal_bytes)
+    fleet = counts.fleet
+    yield _gauge("treeline_journal_bytes", "Replica journals on disk.", fleet.journal_bytes)
+    yield _gauge(
+        "treeline_journal_fill_ratio",
+        "Share of its quota the fullest journal uses.",
+        fleet.journal_fill,
+    )
+    yield _gauge("treeline_capture_warnings", "Warnings of living replicas.", fleet.warnings)
+    yield _counter(
+        "treeline_capture_failed_deliveries",
+        "Calls to an agent that were not acknowledged; they are repeated.",
+        fleet.failed_deliveries,
+    )
+    yield _counter(
+        "treeline_capture_refused_deliveries",
+        "Calls that an agent refused, repetitions included.",
+        fleet.refused_deliveries,
+    )
+    yield _counter(
+        "treeline_capture_dead_letters",
+        "Deliveries refused for good and set aside in the replica.",
+        fleet.dead_letters,
+    )
+    yield _gauge(
+        "treeline_waiting_nodes",
+        "Nodes that hold, or may hold, what dead replicas or agents left.",
+        counts.waiting_nodes,
+    )
     yield _counter(
         "treeline_agent_deliveries", "Deliveries taken in, repetitions included.", counts.deliveries
     )
@@ -112,7 +139,14 @@ def _storage(counts: AgentCounts) -> Iterator[Metric]:
     yield _gauge(
         "treeline_sink_lag_seconds", "Age of the oldest event not yet stored.", counts.sink_lag_s
     )
+    yield _gauge("treeline_sinks_failing", "Agents whose last upload failed.", counts.sinks_failing)
+    yield _gauge(
+        "treeline_sink_last_success_timestamp_seconds",
+        "When the last upload succeeded; 0 before the first.",
+        counts.sink_last_success_s,
+    )
     yield _gauge("treeline_spool_bytes", "Spool on disk.", counts.spool_bytes)
+    yield _gauge("treeline_spool_max_bytes", "What the spool may use.", counts.spool_max_bytes)
     yield _gauge("treeline_spool_segments", "Spool files.", counts.spool_segments)
 
 

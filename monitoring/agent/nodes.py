@@ -79,14 +79,15 @@ class Nodes:
             self._alive = frozenset(alive)
             self._leases = {n: lease for n, lease in self._leases.items() if n in self._alive}
             for node in sorted(self._alive):
-                ends_s = self._leases[node][1] if node in self._leases else now_s
-                if ends_s <= now_s and self._is_due(node, now_s):
+                began_s, ends_s = self._leases.get(node, (now_s, now_s))
+                leased = began_s <= now_s < ends_s  # not one from a future the clock has left
+                if not leased and self._is_due(node, now_s):
                     self._leases[node] = (now_s, now_s + LEASE_S)
                     return Poll(self._here, node)
         return Poll(self._here, None)
 
     def _is_due(self, node: str, now_s: float) -> bool:
-        if node not in self._looked_at and now_s - self._started_s >= SETTLING_S:
+        if node not in self._looked_at and abs(now_s - self._started_s) >= SETTLING_S:
             return True
         reports = [(seen_s, r) for seen_s, r in self._fleet.reports() if r.node == node]
         silent = [is_silent(seen_s, r, now_s) for seen_s, r in reports]

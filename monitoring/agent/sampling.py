@@ -93,8 +93,11 @@ def uniform(request_id: str) -> float:
 
 
 def at_second(state: BudgetState, second: int) -> BudgetState:
-    """Move on to a second. A clock that steps back stays in the second it was in."""
-    if second <= state.second:
+    """Move on to a second; after a clock has stepped back nothing is known of the one before.
+
+    One second back is the same second: deliveries of two threads may cross.
+    """
+    if state.second - 1 <= second <= state.second:
         return state
     follows = second == state.second + 1
     return BudgetState(

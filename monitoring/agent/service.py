@@ -15,13 +15,21 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from monitoring.agent.counters import Counters
 from monitoring.agent.epochs import new_epoch
 from monitoring.agent.fleet import AgentCounts, Fleet, merge
+from monitoring.agent.health import (
+    AgentHealth,
+    Observed,
+    SinkHealth,
+    SpoolHealth,
+    dead_letters_in,
+    judge,
+)
 from monitoring.agent.intake import Intake, Observer
 from monitoring.agent.ledger import LiveLedger, Tally, live_ledger
 from monitoring.agent.metrics import exposition
@@ -155,6 +163,10 @@ class MonitoringService:
         counts.sink_lag_s = 0.0 if oldest is None else max(0.0, now_s - oldest)
         counts.spool_bytes = state.bytes
         counts.spool_segments = state.open_segments + state.sealed_segments
+        counts.spool_max_bytes = self._settings.spool.max_bytes
+        counts.sinks_failing = int(self.uploader.last_error is not None)
+        counts.sink_last_success_s = self.uploader.last_success_s or 0.0
+        counts.waiting_nodes = len(self.nodes.health())
         return counts
 
     def _exchange(self) -> None:
@@ -187,13 +199,32 @@ class MonitoringService:
     def _ledger(self) -> LiveLedger:
         return live_ledger(self._settings.shard, *self.spool.accounts())
 
-    def health(self) -> dict[str, Any]:
-        """Say whether both threads live, and what stands in the way of storage."""
-        return {
-            "ok": all(thread.is_alive() for thread in self._threads),
-            "sink_error": self.uploader.last_error,
-            "foreign_epochs": self.spool.state().foreign_epochs,
-        }
+    def health(self) -> AgentHealth:
+        """Say whether both threads live, what stands in the way of storage, what replicas say."""
+        now_s, state, uploader = self._clock(), self.spool.state(), self.uploader
+        oldest_s = state.oldest_opened_at_s
+        return judge(
+            Observed(
+                shard=self._settings.shard,
+                now_s=now_s,
+                dead_threads=tuple(t.name for t in self._threads if not t.is_alive()),
+                sink=SinkHealth(
+                    last_success_s=uploader.last_success_s,
+                    failing_since_s=uploader.failing_since_s,
+                    last_error=uploader.last_error,
+                ),
+                spool=SpoolHealth(
+                    bytes=state.bytes,
+                    max_bytes=self._settings.spool.max_bytes,
+                    segments=state.open_segments + state.sealed_segments,
+                    lag_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
+                    foreign_epochs=state.foreign_epochs,
+                ),
+                dead_letters=dead_letters_in(self.spool.dead_letters),
+                reports=tuple(self._fleet.reports()),
+                nodes=tuple(self.nodes.health()),
+            )
+        )
 
     async def flush(self, timeout_s: float = 10.0) -> Pending:
         """Seal and upload everything taken in so far; return what is left after the time-out."""

@@ -72,7 +72,7 @@ class Spool:
         """
         self.epoch = epoch
         self._folder = folder
-        self._dead = folder.parent.parent / "dead-letter"
+        self.dead_letters = folder.parent.parent / "dead-letter"
         self._settings = settings
         self._mutex = threading.RLock()
         self._numbers = 0
@@ -199,11 +199,12 @@ class Spool:
             return self._seal_all([s for s in self._open.values() if s.stream in due], now_s)
 
     def _is_due(self, segment: OpenSegment, now_s: float) -> bool:
-        if now_s - segment.opened_at_s >= self._settings.max_age_s:
+        """Ages are taken without their sign: after a clock steps back, nothing waits for hours."""
+        if abs(now_s - segment.opened_at_s) >= self._settings.max_age_s:
             return True
         grace = self._settings.hour_grace_s
         hour_over = now_s >= (segment.hour + 1) * 3600 + grace
-        return hour_over and now_s - segment.appended_at_s >= grace
+        return hour_over and abs(now_s - segment.appended_at_s) >= grace
 
     def seal_everything(self, now_s: float) -> int:
         with self._exclusive():
@@ -241,9 +242,9 @@ class Spool:
 
     def keep_aside(self, path: Path, reason: str) -> None:
         """Copy what can never be stored to the dead letters, for people to look at."""
-        self._dead.mkdir(parents=True, exist_ok=True)
-        replace_file(self._dead / path.name, map_file(path))
-        replace_file(self._dead / f"{path.name}.reason.txt", f"{reason}\n".encode())
+        self.dead_letters.mkdir(parents=True, exist_ok=True)
+        replace_file(self.dead_letters / path.name, map_file(path))
+        replace_file(self.dead_letters / f"{path.name}.reason.txt", f"{reason}\n".encode())
 
     def learn_ratio(self, spooled_bytes: int, stored_bytes: int) -> None:
         """Aim the next segments at ``file_bytes`` of Parquet, within 1 to 4 of it on disk."""
@@ -289,7 +290,9 @@ class Spool:
         try:
             segment, runs = recover(path, now_s)
         except FrameCorrupt as error:
-            log.error("segment %s cannot be read: %s; kept under %s", path.name, error, self._dead)
+            log.error(
+                "segment %s cannot be read: %s; kept under %s", path.name, error, self.dead_letters
+            )
             self.keep_aside(path, str(error))
             path.unlink()
             return 0

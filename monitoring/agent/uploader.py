@@ -55,6 +55,8 @@ class Uploader:
     ) -> None:
         self.counts = StoredCounts()
         self.last_error: str | None = None
+        self.last_success_s: float | None = None
+        self.failing_since_s: float | None = None
         self._shard = shard
         self._spool = spool
         self._sink = sink
@@ -149,6 +151,7 @@ class Uploader:
         self.counts.failures += 1
         self._attempt += 1
         if self.last_error is None:
+            self.failing_since_s = self._clock()
             log.error("%s; files wait on disk and are retried", message)
         self.last_error = message
 
@@ -156,4 +159,5 @@ class Uploader:
         if self.last_error is not None:
             log.info("storage answers again after %d failures", self._attempt)
         self._attempt = 0
-        self.last_error = None
+        self.last_error = self.failing_since_s = None
+        self.last_success_s = self._clock()

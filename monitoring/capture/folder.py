@@ -10,8 +10,9 @@
 
 Invariants:
 
-- The folder appears whole and locked: it is made as ``.new-<producer>`` and then renamed. A crash
-  in between leaves a hidden folder without events.
+- The folder appears whole and locked, and goes whole: it is made as ``.new-<producer>`` and
+  renamed, and renamed to ``.gone-<producer>`` before it is deleted. A crash in between leaves a
+  hidden folder without events, which ``sweep`` removes.
 - Only the holder of the lock writes or deletes here. A deleted folder's lock is worth nothing,
   so whoever gets a lock checks that its file is still in place.
 """
@@ -19,6 +20,7 @@ Invariants:
 import fcntl
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -142,15 +144,25 @@ class ProducerFolder:
         os.close(self._lock_fd)
 
     def delete(self) -> None:
-        """Remove everything and close; the lock goes last, so nobody adopts a half-gone folder.
+        """Remove everything and close; nobody can adopt a folder that is half gone.
 
         Raises OSError when that fails; the folder is closed all the same.
         """
         try:
-            for path in self.path.iterdir():
-                if path.name != LOCK_FILE:
-                    path.unlink()
-            (self.path / LOCK_FILE).unlink()
-            self.path.rmdir()
+            shutil.rmtree(self.path.rename(self.path.with_name(f".gone-{self.path.name}")))
         finally:
             self.close()
+
+
+def sweep(root: Path) -> None:
+    """Remove what crashes left of folders being made or deleted. Raises OSError."""
+    for path in root.glob(".*-*") if root.is_dir() else ():
+        if not path.name.startswith((".new-", ".gone-")):
+            continue
+        with suppress(BlockingIOError, FileNotFoundError):  # somebody else is at it
+            fd = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(fd)

@@ -22,7 +22,7 @@ from typing import Final
 
 from monitoring.capture.backlog import START, Backlog, Position, Slice, unread
 from monitoring.capture.drops import DropReason
-from monitoring.capture.folder import STREAM_FILE, ProducerFolder, StreamDescription
+from monitoring.capture.folder import STREAM_FILE, ProducerFolder, StreamDescription, sweep
 from monitoring.capture.frames import is_torn, scan_frames
 from monitoring.capture.sender import (
     DEAD_LETTER_FOLDER,
@@ -165,6 +165,10 @@ async def drain_orphans(
     ``transport_for`` gives a producer's way to its agent. An orphan that can't be drained is
     logged and left where it is; the others come all the same.
     """
+    try:
+        await asyncio.to_thread(sweep, root)
+    except OSError as error:
+        _log.error("remains of journals under %s cannot be removed: %s", root, error)
     drained = []
     for path in await asyncio.to_thread(find_orphans, root):
         try:

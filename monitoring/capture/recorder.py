@@ -92,6 +92,7 @@ class Recorder:
             acknowledged=journal.acknowledged,
             dropped=dict(journal.dropped),
             journal_bytes=journal.journal_bytes,
+            journal_max_bytes=journal.limits.quota_bytes,
         )
 
     def _body(self, event: PredictionEvent) -> bytes:

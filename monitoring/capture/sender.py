@@ -83,6 +83,15 @@ class _Untransposable(Exception):
         self.content = content
 
 
+@dataclass(slots=True)
+class SenderCounts:
+    """Deliveries since the process began: not acknowledged, refused among them, given up."""
+
+    failed: int = 0
+    refused: int = 0
+    dead_letters: int = 0
+
+
 class DeadLetters:
     """Folder for refused deliveries, bounded in bytes; past the bound only the count remains."""
 
@@ -118,6 +127,7 @@ class Sender:
         transpose: Callable[[Stream, Sequence[PredictionEvent]], Batch] = to_batch,
         log: logging.Logger | None = None,
     ) -> None:
+        self.counts = SenderCounts()
         self.nulled_values = 0
         self._acknowledged = 0  # acknowledged to us
         self._outbox = outbox
@@ -160,6 +170,11 @@ class Sender:
             found.append(
                 f"producer {producer}: {self._failures} deliveries in a row failed"
                 f" ({self._trouble}); events wait in the journal"
+            )
+        if self.counts.dead_letters:
+            found.append(
+                f"producer {producer}: {self.counts.dead_letters} deliveries were refused for good"
+                f" and lie in {self._dead_letters.folder}"
             )
         if self.nulled_values:
             found.append(
@@ -246,6 +261,7 @@ class Sender:
 
     async def _refused(self, error: DeliveryRejected) -> None:
         self._failed(error)
+        self.counts.refused += 1
         self._refusals += 1
         delivery = self._in_flight
         if delivery is None or self._refusals < self._settings.refusals_before_giving_up:
@@ -267,6 +283,7 @@ class Sender:
                 path,
             )
         self._outbox.give_up(content)
+        self.counts.dead_letters += 1
         self._in_flight = None
         self._refusals = 0
 
@@ -285,6 +302,7 @@ class Sender:
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1
+        self.counts.failed += 1
         self._trouble = f"{type(error).__name__}: {error}"
         if self._failures == 1:
             producer = self._outbox.description.producer

@@ -82,7 +82,13 @@ class StreamCapture:
             self._journal.close()
 
     def counts(self) -> CaptureCounts:
-        return self.recorder.counts()
+        sent = self._sender.counts
+        return msgspec.structs.replace(
+            self.recorder.counts(),
+            failed_deliveries=sent.failed,
+            refused_deliveries=sent.refused,
+            dead_letters=sent.dead_letters,
+        )
 
     def warnings(self) -> list[str]:
         """What an operator should know now, one sentence each."""

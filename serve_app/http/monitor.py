@@ -1,7 +1,7 @@
 """What agents and the scaling policy know, over HTTP: Prometheus metrics, ledger, decisions."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from monitoring.agent.fleet import AgentCounts, merge
+from monitoring.agent.ledger import LiveLedger, total
 from monitoring.agent.metrics import exposition
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
@@ -19,11 +20,14 @@ TEXT: Final = (b"content-type", CONTENT_TYPE_LATEST.encode())
 
 
 def monitor_routes(
-    agents: Agents, read_scaling: Callable[[], ScalingRecord | None]
+    agents: Agents,
+    read_scaling: Callable[[], ScalingRecord | None],
+    read_warnings: Callable[[], Sequence[str]],
 ) -> dict[str, dict[str, Route]]:
     """Routes that ask the agents; 503 with ``Retry-After`` while one of them is away.
 
-    ``read_scaling`` returns what the latency policy has published, or None where it does not run.
+    ``read_scaling`` returns what the latency policy has published, or None where it does not run;
+    ``read_warnings`` what this replica would tell an agent that is away.
     """
 
     async def ask(method: str) -> list[Any]:
@@ -40,7 +44,19 @@ def monitor_routes(
         return Response(text, headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
-        return Response(msgspec.json.encode({"shards": await ask("ledger")}))
+        shards = msgspec.convert(await ask("ledger"), list[LiveLedger])
+        return Response(msgspec.json.encode({"total": total(shards), "shards": shards}))
+
+    async def health(_: Request) -> Response:
+        """200 always: whoever asks what is wrong wants to hear what is known."""
+        found = await agents.call_each("health")
+        away = [str(answer) for answer in found if isinstance(answer, AgentsUnavailableError)]
+        shards = [answer for answer in found if not isinstance(answer, AgentsUnavailableError)]
+        own = [] if not away else list(read_warnings())
+        warnings = [*away, *own, *(line for shard in shards for line in shard["warnings"])]
+        ok = not away and all(shard["ok"] for shard in shards)
+        body = {"ok": ok, "warnings": warnings, "shards": shards}
+        return Response(msgspec.json.encode(body))
 
     async def scaling(_: Request) -> Response:
         record = await asyncio.to_thread(read_scaling)
@@ -54,6 +70,7 @@ def monitor_routes(
 
     return {
         "/metrics": {"GET": metrics},
+        "/monitor/api/health": {"GET": health},
         "/monitor/api/ledger": {"GET": ledger},
         "/monitor/api/scaling": {"GET": scaling},
     }

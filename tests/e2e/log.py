@@ -10,7 +10,10 @@ from typing import Any
 
 import duckdb
 
-TABLE = "read_parquet('{sink}/events/**/*.parquet', union_by_name=true, hive_partitioning=false)"
+TABLE = (
+    "read_parquet('{sink}/events/**/*.parquet', union_by_name=true, filename=true, "
+    "hive_partitioning=false)"
+)
 
 
 def query(sink: Path, sql: str) -> list[tuple[Any, ...]]:

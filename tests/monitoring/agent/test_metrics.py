@@ -1,3 +1,4 @@
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -70,6 +71,40 @@ def test_replicas_add_up_and_the_last_report_counts():
     assert found["treeline_sink_lag_seconds", ()] == 1.5
     assert found["treeline_agent_deliveries_total", ()] == 7
     assert found["treeline_sink_dead_letters_total", ()] == 1
+
+
+def test_health_of_capture_is_told_by_metrics():
+    fleet = Fleet()
+    for replica, used in (("r1", 50), ("r2", 90), ("dead", 100)):
+        said = report(replica)
+        capture = msgspec.structs.replace(
+            said.captures[0],
+            journal_bytes=used,
+            journal_max_bytes=100,
+            failed_deliveries=3,
+            refused_deliveries=2,
+            dead_letters=1,
+        )
+        said = msgspec.structs.replace(said, captures=(capture,), warnings=("w",))
+        fleet.note(said, 0.0 if replica == "dead" else 60.0)
+    found = samples(
+        fleet, 60.0, sinks_failing=1, sink_last_success_s=9.0, spool_max_bytes=8, waiting_nodes=1
+    )
+    assert found["treeline_journal_fill_ratio", ()] == 0.9
+    assert found["treeline_capture_warnings", ()] == 2
+    assert found["treeline_capture_failed_deliveries_total", ()] == 9
+    assert found["treeline_capture_refused_deliveries_total", ()] == 6
+    assert found["treeline_capture_dead_letters_total", ()] == 3
+    assert found["treeline_waiting_nodes", ()] == 1
+    assert found["treeline_sinks_failing", ()] == 1
+    assert found["treeline_sink_last_success_timestamp_seconds", ()] == 9.0
+    assert found["treeline_spool_max_bytes", ()] == 8
+
+
+def test_the_earliest_of_the_last_uploads_counts():
+    parts = [AgentCounts(sink_last_success_s=s) for s in (0.0, 7.0, 5.0)]
+    assert merge(parts).sink_last_success_s == 5.0
+    assert merge([]).sink_last_success_s == 0.0
 
 
 def test_a_dead_replica_keeps_its_counters_and_loses_its_gauges():

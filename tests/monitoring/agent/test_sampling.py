@@ -127,11 +127,23 @@ def test_weighted_counts_are_unbiased_under_rate_rules_and_budget():
     assert abs(estimate - truth) <= 3 * variance**0.5
 
 
-def test_a_clock_that_steps_back_stays_in_its_second():
+def test_seconds_follow_the_clock_back_too():
     state = BudgetState(second=5, rows=10.0)
-    assert at_second(state, 4) is state
+    assert at_second(state, 4) is state  # deliveries that cross
+    assert at_second(state, 3) == BudgetState(second=3)
     assert at_second(state, 6).rows_before == 10.0
     assert at_second(state, 8).rows_before == 0.0
+
+
+def test_a_clock_two_hours_back_does_not_starve_the_log():
+    """Staying in the second of before, the budget would leave next to nothing for two hours."""
+    settings = SamplingSettings(rows_per_s=100.0)
+    _, state = decided(settings, last=1000, state=at_second(BudgetState(), 7200))
+    stored = 0
+    for second in range(10):
+        decision, state = decided(settings, last=100, state=at_second(state, second))
+        stored += int(decision.keep.sum())
+    assert stored == 1000
 
 
 def test_settings_refuse_what_makes_no_sense():

@@ -20,6 +20,17 @@ def test_age_seals(tmp_path):
     agent.die()
 
 
+def test_a_clock_that_steps_back_does_not_keep_a_segment_for_hours(tmp_path):
+    agent = Agent(tmp_path, spool_settings=SpoolSettings(max_age_s=30))
+    agent.now_s += 3 * HOUR_S
+    agent.take(delivery(1, 2))
+    agent.now_s -= 3 * HOUR_S
+    assert agent.spool.seal_due(agent.now_s) == 1
+    agent.take(delivery(3, 4))
+    assert agent.spool.seal_due(agent.now_s) == 0
+    agent.die()
+
+
 def test_an_hour_that_ended_and_went_quiet_seals(tmp_path):
     settings = SpoolSettings(max_age_s=7200, hour_grace_s=20)
     agent = Agent(tmp_path, spool_settings=settings)

@@ -1,13 +1,14 @@
 import random
 from pathlib import Path
 
+from monitoring.capture.drops import DropLog
 from monitoring.capture.folder import MARKS_FILE, ProducerFolder
 from monitoring.capture.frames import encode_frame
 from monitoring.capture.orphans import Drained, drain_orphan, drain_orphans, find_orphans
 from monitoring.capture.sender import SenderSettings
 from monitoring.errors import DeliveryRejected
 from tests.monitoring.capture.fleet import FakeAgent
-from tests.monitoring.capture.streams import open_journal, open_recorder, record
+from tests.monitoring.capture.streams import describe, open_journal, open_recorder, record
 from tests.monitoring.capture.victims import die, hold_one_and_drop_one
 
 QUICK = SenderSettings(first_backoff_s=0)
@@ -123,6 +124,18 @@ async def test_a_missing_segment_is_counted_not_passed_over(tmp_path: Path) -> N
     drained = await drain(tmp_path, agent)
     # Nothing is left that knows of numbers 3 to 5: that much can no longer be told.
     assert drained == [Drained(producer="p-1", first=3, last=2, acknowledged=2, finished=True)]
+
+
+async def test_remains_of_folders_half_made_or_half_deleted_go(tmp_path: Path) -> None:
+    (tmp_path / ".gone-p-1").mkdir()
+    (tmp_path / ".new-p-2").mkdir()
+    (tmp_path / ".new-p-2" / "lock").touch()
+    (tmp_path / ".mine").mkdir()
+    being_made = ProducerFolder.create(tmp_path, describe("p-3"), 0, DropLog())
+    being_made.path = being_made.path.rename(tmp_path / ".new-p-3")
+    assert await drain(tmp_path, FakeAgent()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", ".new-p-3"]
+    being_made.close()
 
 
 def test_whoever_waits_for_a_lock_gets_nothing_once_the_folder_is_gone(tmp_path: Path) -> None:

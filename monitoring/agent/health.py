@@ -1,0 +1,132 @@
+"""What an operator should know about one shard now. Pure.
+
+Numbers stand in fields, what asks for a person in ``warnings``, one sentence each. ``ok`` is false
+only when the agent itself does not work; warnings alone mean that it copes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from monitoring.agent.fleet import is_alive
+from monitoring.agent.nodes import NodeHealth
+from monitoring.events import ReplicaReport
+
+NEARLY_FULL: Final = 0.9
+
+
+class SinkHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are seconds since 1970, None where it never happened in this agent's life."""
+
+    last_success_s: float | None
+    failing_since_s: float | None
+    last_error: str | None
+
+
+class SpoolHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """``lag_s`` is the age of the oldest segment; ``foreign_epochs`` are not taken over yet."""
+
+    bytes: int
+    max_bytes: int
+    segments: int
+    lag_s: float
+    foreign_epochs: int
+
+
+class ReplicaWarnings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a living replica says about its journals and senders."""
+
+    replica: str
+    node: str
+    warnings: tuple[str, ...]
+
+
+class AgentHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard: the agent, its spool and sink, the replicas that report to it, silent nodes."""
+
+    shard: str
+    ok: bool
+    warnings: tuple[str, ...]
+    sink: SinkHealth
+    spool: SpoolHealth
+    dead_letters: tuple[str, ...]
+    replicas: tuple[ReplicaWarnings, ...]
+    nodes: tuple[NodeHealth, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What ``judge`` looks at. ``dead_threads`` names threads of the agent that have ended."""
+
+    shard: str
+    now_s: float
+    dead_threads: tuple[str, ...]
+    sink: SinkHealth
+    spool: SpoolHealth
+    dead_letters: tuple[str, ...]
+    reports: tuple[tuple[float, ReplicaReport], ...]
+    nodes: tuple[NodeHealth, ...]
+
+
+def judge(seen: Observed) -> AgentHealth:
+    """Put together what is known; the warnings are in order of urgency."""
+    replicas = tuple(
+        ReplicaWarnings(replica=report.replica, node=report.node, warnings=report.warnings)
+        for seen_s, report in seen.reports
+        if report.warnings and is_alive(seen_s, seen.now_s)
+    )
+    return AgentHealth(
+        shard=seen.shard,
+        ok=not seen.dead_threads,
+        warnings=tuple(_warnings(seen, replicas)),
+        sink=seen.sink,
+        spool=seen.spool,
+        dead_letters=seen.dead_letters,
+        replicas=replicas,
+        nodes=seen.nodes,
+    )
+
+
+def _warnings(seen: Observed, replicas: Iterable[ReplicaWarnings]) -> Iterable[str]:
+    for name in seen.dead_threads:
+        yield f"agent {seen.shard}: its thread {name} has ended; restart the agent"
+    spool, sink = seen.spool, seen.sink
+    if spool.bytes >= spool.max_bytes:
+        yield (
+            f"agent {seen.shard}: the spool is full ({spool.bytes} of {spool.max_bytes} bytes);"
+            " events wait in the replicas' journals"
+        )
+    elif spool.bytes > NEARLY_FULL * spool.max_bytes:
+        yield f"agent {seen.shard}: {spool.bytes} of {spool.max_bytes} bytes of the spool are used"
+    if sink.failing_since_s is not None:
+        away_s = max(0.0, seen.now_s - sink.failing_since_s)
+        yield f"agent {seen.shard}: storage fails for {away_s:.0f} s: {sink.last_error}"
+    if seen.dead_letters:
+        yield (
+            f"agent {seen.shard}: {len(seen.dead_letters)} files lie in the dead letters, the last"
+            f" {seen.dead_letters[-1]}"
+        )
+    for node in seen.nodes:
+        yield from _about(node)
+    for replica in replicas:
+        yield from replica.warnings
+
+
+def _about(node: NodeHealth) -> Iterable[str]:
+    if node.replicas and not node.alive:
+        yield (
+            f"node {node.node} is gone for {node.silent_s:.0f} s; journals of {node.replicas}"
+            " replicas wait there for its return, with at least"
+            f" {node.unacknowledged} events"
+        )
+    yield from (f"node {node.node}: {problem}" for problem in node.problems)
+
+
+def dead_letters_in(folder: Path) -> tuple[str, ...]:
+    """List what was set aside for people, by name; empty where there is no folder."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(p.name for p in folder.iterdir() if not p.name.endswith(".reason.txt")))
