@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from serve_app.settings import Section, Settings, UserConfig
+from serve_app.section import Section
+from serve_app.settings import Settings, UserConfig
 
 TARGET = Path(__file__).with_name("settings.md")
 HEAD = """# Settings

@@ -155,6 +155,7 @@ class VariantCounts(msgspec.Struct, frozen=True):
     requests: dict[int, int]  # by HTTP status
     rows: int
     latency_s: HistogramCounts
+    dropped: dict[str, int] = {}  # copies that a shadow did not score, by reason
 
 
 class CaptureCounts(msgspec.Struct, frozen=True):

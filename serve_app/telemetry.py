@@ -25,12 +25,17 @@ class VariantTelemetry:
         self._rows = 0
         self._buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self._seconds = 0.0
+        self._dropped: Counter[str] = Counter()
 
     def observe(self, *, status: int, rows: int, latency_s: float) -> None:
         self._requests[status] += 1
         self._rows += rows
         self._buckets[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
         self._seconds += latency_s
+
+    def drop(self, reason: str) -> None:
+        """Count a copy of a request that a shadow did not score."""
+        self._dropped[reason] += 1
 
     def counts(self) -> VariantCounts:
         return VariantCounts(
@@ -40,4 +45,5 @@ class VariantTelemetry:
             requests=dict(self._requests),
             rows=self._rows,
             latency_s=HistogramCounts(LATENCY_BOUNDS_S, tuple(self._buckets), self._seconds),
+            dropped=dict(self._dropped),
         )

@@ -1,13 +1,24 @@
 """Settings as people write them, turned into the options each part takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from monitoring.capture.journal import JournalLimits
 from monitoring.capture.masking import FieldRule, MaskingPolicy, MaskingRules
-from monitoring.events import Stream
+from monitoring.events import Stream, VariantRole
 from serve_app.model.manifest import Manifest
+from serve_app.model.storage import BundleFolder
 from serve_app.settings import Journal, Masking, MaskingRule, Sampling, Settings, Storage
+
+
+def bundle_folder(settings: Settings, version: str) -> BundleFolder:
+    """Where a version of the served model lies."""
+    return BundleFolder(
+        settings.model_root,
+        settings.model.name,
+        version,
+        storage_options=storage_options(settings.storage, settings.model_root),
+    )
 
 
 def storage_options(storage: Storage, url: str) -> dict[str, Any]:
@@ -47,13 +58,13 @@ def journal_limits(journal: Journal) -> JournalLimits:
     )
 
 
-def champion_stream(manifest: Manifest) -> Stream:
-    """The stream of the served bundle, before masking."""
+def variant_stream(manifest: Manifest, role: VariantRole) -> Stream:
+    """The stream of a bundle in one of its roles, before masking."""
     return Stream(
         model=manifest.name,
         version=manifest.version,
         feature_set_version=manifest.feature_set_version,
-        variant="champion",
+        variant=role,
         task=manifest.task,
         features=manifest.logged_features(),
         classes=manifest.classes,
@@ -98,9 +109,12 @@ def usual_inputs(manifest: Manifest, masking: Masking) -> dict[str, dict[str, An
     }
 
 
-def sampling_options(sampling: Sampling, manifest: Manifest, masking: Masking) -> dict[str, Any]:
-    """What ``configure`` of an agent takes."""
-    limits = usual_inputs(manifest, masking) if sampling.keep.unusual_inputs else {}
+def sampling_options(
+    sampling: Sampling, manifests: Iterable[Manifest], masking: Masking
+) -> dict[str, Any]:
+    """What ``configure`` of an agent takes; ``manifests`` are those of all loaded versions."""
+    by_version = {each.version: usual_inputs(each, masking) for each in manifests}
+    limits = {version: each for version, each in by_version.items() if each}
     rates = dict.fromkeys(("champion", "challenger", "shadow"), sampling.rate) | sampling.rates
     return {
         "rates": rates,
@@ -108,7 +122,7 @@ def sampling_options(sampling: Sampling, manifest: Manifest, masking: Masking) -
             "errors": sampling.keep.errors,
             "low_confidence_below": sampling.keep.score_below,
             "slow_above_ms": sampling.keep.slower_than_ms,
-            "out_of_range": {manifest.version: limits} if limits else {},
+            "out_of_range": limits if sampling.keep.unusual_inputs else {},
         },
         "rows_per_s": sampling.max_rows_per_s,
     }

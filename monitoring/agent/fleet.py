@@ -27,6 +27,7 @@ class VariantTotals(msgspec.Struct):
     latency_s: HistogramCounts | None = None
     captured: int = 0
     acknowledged: int = 0
+    dropped: dict[str, int] = {}  # copies that a shadow did not score
 
 
 class FleetTotals(msgspec.Struct):
@@ -168,6 +169,7 @@ def _add_report(totals: FleetTotals, report: ReplicaReport, *, alive: bool) -> N
         variant = _variant(totals, (counts.model, counts.version, counts.variant))
         _add_counts(variant.requests, counts.requests)
         variant.rows += counts.rows
+        _add_counts(variant.dropped, counts.dropped)
         variant.latency_s = add_histograms(variant.latency_s, counts.latency_s)
     for capture in report.captures:
         variant = _variant(totals, (capture.model, capture.version, capture.variant))
@@ -193,6 +195,7 @@ def _add_totals(totals: FleetTotals, other: FleetTotals) -> None:
         variant = _variant(totals, labels)
         _add_counts(variant.requests, theirs.requests)
         variant.rows += theirs.rows
+        _add_counts(variant.dropped, theirs.dropped)
         variant.captured += theirs.captured
         variant.acknowledged += theirs.acknowledged
         if theirs.latency_s is not None:

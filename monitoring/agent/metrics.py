@@ -45,7 +45,14 @@ def _serving(fleet: FleetTotals) -> Iterator[Metric]:
         "Time from admission to response.",
         labels=VARIANT,
     )
+    dropped = CounterMetricFamily(
+        "treeline_shadow_dropped_requests",
+        "Copies of requests that a shadow did not score.",
+        labels=[*VARIANT, "reason"],
+    )
     for labels, totals in sorted(fleet.variants.items()):
+        for reason, count in sorted(totals.dropped.items()):
+            dropped.add_metric([*labels, reason], count)
         for code, count in sorted(totals.requests.items()):
             requests.add_metric([*labels, str(code)], count)
         rows.add_metric(labels, totals.rows)
@@ -62,7 +69,7 @@ def _serving(fleet: FleetTotals) -> Iterator[Metric]:
     )
     for code, count in sorted(fleet.rejected.items()):
         rejected.add_metric([str(code)], count)
-    yield from (requests, rows, duration, rejected)
+    yield from (requests, rows, duration, dropped, rejected)
     yield _gauge("treeline_ongoing_requests", "Requests being answered now.", fleet.ongoing)
     yield _gauge("treeline_replicas", "Replicas that reported of late.", fleet.replicas)
 

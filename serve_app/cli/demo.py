@@ -20,27 +20,31 @@ app = typer.Typer(help="Train and bundle the quickstart's credit model.")
 def make(
     context: typer.Context,
     root: Annotated[str, typer.Option(help="Where bundles lie.")] = ".treeline/models",
+    version: Annotated[
+        str, typer.Option(help=f"Which model: {', '.join(demo.RECIPES)}; see docs/variants.md.")
+    ] = demo.VERSION,
     force: Annotated[bool, typer.Option("--force", help="Train and replace.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train and bundle the German credit model, unless a sound bundle is there."""
     if context.invoked_subcommand is not None:
         return
-    folder = BundleFolder(root, demo.NAME, demo.VERSION)
+    if version not in demo.RECIPES:
+        allowed = ", ".join(demo.RECIPES)
+        raise typer.BadParameter(f"--version is {version!r}; allowed: {allowed}")
+    folder = BundleFolder(root, demo.NAME, version)
     trained = force or not _is_sound(folder)
     if trained:
         from serve_app.model.bundle import store_bundle
 
-        store_bundle(root, demo.stage_credit(datetime.now(UTC)), force=force)
+        store_bundle(root, demo.stage_credit(datetime.now(UTC), version), force=force)
     manifest = read_manifest(folder)
     if as_json:
         print_json({"path": folder.url, "trained": trained, "manifest": manifest})
         return
     accuracy = manifest.training_metrics["test_accuracy"]
     done = "trained" if trained else "is there already"
-    typer.echo(
-        f"{demo.NAME} {demo.VERSION} {done}: {folder.url} (held-out accuracy {accuracy:.3f})"
-    )
+    typer.echo(f"{demo.NAME} {version} {done}: {folder.url} (held-out accuracy {accuracy:.3f})")
 
 
 def _is_sound(folder: BundleFolder) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from serve_app.admission import Admission, OverloadedError
 from serve_app.http.problems import Problem
 from serve_app.logs import log_failure
-from serve_app.prediction import PredictionFailedError, Predictor
+from serve_app.prediction import Answerer, PredictionFailedError
 from serve_app.schema import (
     RequestInvalidError,
     RequestMalformedError,
@@ -197,7 +197,7 @@ async def _next_message(receive: Receive) -> MutableMapping[str, Any]:
     return message
 
 
-def predict_route(predictor: Predictor, *, retry_after_s: int) -> Route:
+def predict_route(predictor: Answerer, *, retry_after_s: int) -> Route:
     """``POST /predict``: see docs/http.md."""
     decode = predictor.variant.decoder.decode
     encode = msgspec.json.Encoder().encode

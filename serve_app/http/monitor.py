@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from monitoring.agent.fleet import AgentCounts, merge
 from monitoring.agent.ledger import LiveLedger, total
@@ -14,6 +14,7 @@ from monitoring.agent.metrics import exposition
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
 from serve_app.http.problems import Problem
+from serve_app.router import TrafficState
 from serve_app.scaling import ScalingRecord, scaling_exposition
 
 TEXT: Final = (b"content-type", CONTENT_TYPE_LATEST.encode())
@@ -23,11 +24,13 @@ def monitor_routes(
     agents: Agents,
     read_scaling: Callable[[], ScalingRecord | None],
     read_warnings: Callable[[], Sequence[str]],
+    read_traffic: Callable[[], TrafficState],
 ) -> dict[str, dict[str, Route]]:
     """Routes that ask the agents; 503 with ``Retry-After`` while one of them is away.
 
     ``read_scaling`` returns what the latency policy has published, or None where it does not run;
-    ``read_warnings`` what this replica would tell an agent that is away.
+    ``read_warnings`` what this replica would tell an agent that is away, ``read_traffic`` who gets
+    which version now, which this replica knows by itself.
     """
 
     async def ask(method: str) -> list[Any]:
@@ -41,6 +44,7 @@ def monitor_routes(
     async def metrics(_: Request) -> Response:
         parts = [msgspec.msgpack.decode(part, type=AgentCounts) for part in await ask("counts")]
         text = exposition(merge(parts)) + scaling_exposition(await asyncio.to_thread(read_scaling))
+        text += traffic_exposition(read_traffic())
         return Response(text, headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
@@ -68,9 +72,27 @@ def monitor_routes(
             )
         return Response(msgspec.json.encode(record))
 
+    async def traffic(_: Request) -> Response:
+        return Response(msgspec.json.encode(read_traffic()))
+
     return {
         "/metrics": {"GET": metrics},
         "/monitor/api/health": {"GET": health},
         "/monitor/api/ledger": {"GET": ledger},
         "/monitor/api/scaling": {"GET": scaling},
+        "/monitor/api/traffic": {"GET": traffic},
     }
+
+
+def traffic_exposition(state: TrafficState) -> bytes:
+    """The intended shares as Prometheus text."""
+    registry = CollectorRegistry()
+    for name, meaning, shares in (
+        ("treeline_traffic_share_ratio", "Share of traffic a version is to answer.", state.shares),
+        ("treeline_shadow_share_ratio", "Share of requests it gets a copy of.", state.shadows),
+    ):
+        gauge = Gauge(name, meaning, ["version"], registry=registry)
+        for version, share in shares.items():
+            gauge.labels(version).set(share)
+    text: bytes = generate_latest(registry)
+    return text

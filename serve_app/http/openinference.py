@@ -4,7 +4,7 @@ Specification: github.com/kserve/open-inference-protocol, ``inference_rest.md``.
 JSON as everywhere, whose member ``error`` is the one that the protocol asks for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
@@ -31,7 +31,7 @@ from serve_app.http.tensors import (
     read_rows,
     write_outputs,
 )
-from serve_app.prediction import PredictionFailedError, Predictor
+from serve_app.prediction import Answerer, PredictionFailedError
 from serve_app.schema import (
     NO_CONTEXT,
     Context,
@@ -69,20 +69,17 @@ class InferResponse(msgspec.Struct, frozen=True):
     outputs: list[OutputTensor]
 
 
-def inference_routes(predictor: Predictor, *, retry_after_s: int) -> dict[str, dict[str, Route]]:
-    """Every path of the protocol for one model, with its version in the path and without."""
+def inference_routes(
+    predictor: Answerer, versions: Mapping[str, Answerer] | None = None, *, retry_after_s: int
+) -> dict[str, dict[str, Route]]:
+    """Every path of the protocol for one model, with its version in the path and without.
+
+    Without a version ``predictor`` answers, which may choose one; ``versions`` answer by name, and
+    are the one that ``predictor`` is when none are given.
+    """
     stream = predictor.variant.stream
-    metadata = ModelMetadata(
-        name=stream.model,
-        versions=(stream.version,),
-        platform=PLATFORM,
-        inputs=describe_inputs(predictor.variant.decoder.features),
-        outputs=describe_outputs(stream.classes),
-    )
-    described = {"GET": _fixed(metadata)}
-    ready = {"GET": _fixed({"name": stream.model, "ready": True})}
-    infer = {"POST": infer_route(predictor, retry_after_s=retry_after_s)}
-    unknown = _unknown_model(stream.model, stream.version)
+    loaded = versions or {stream.version: predictor}
+    unknown = _unknown_model(stream.model, tuple(loaded))
     server = {
         "GET": _fixed(
             {"name": "treeline", "version": version("treeline-serve"), "extensions": EXTENSIONS}
@@ -98,14 +95,27 @@ def inference_routes(predictor: Predictor, *, retry_after_s: int) -> dict[str, d
         "/v2/models/*": {"GET": unknown, "POST": unknown},
     }
     name = f"/v2/models/{stream.model}"
-    for model in (name, f"{name}/versions/{stream.version}"):
-        routes[model] = described
-        routes[f"{model}/ready"] = ready
-        routes[f"{model}/infer"] = infer
+    paths = {name: predictor}
+    paths |= {f"{name}/versions/{each}": answerer for each, answerer in loaded.items()}
+    for path, answerer in paths.items():
+        routes[path] = {"GET": _fixed(describe(answerer, tuple(loaded)))}
+        routes[f"{path}/ready"] = {"GET": _fixed({"name": stream.model, "ready": True})}
+        routes[f"{path}/infer"] = {"POST": infer_route(answerer, retry_after_s=retry_after_s)}
     return routes
 
 
-def infer_route(predictor: Predictor, *, retry_after_s: int) -> Route:
+def describe(answerer: Answerer, versions: tuple[str, ...]) -> ModelMetadata:
+    stream = answerer.variant.stream
+    return ModelMetadata(
+        name=stream.model,
+        versions=versions,
+        platform=PLATFORM,
+        inputs=describe_inputs(answerer.variant.decoder.features),
+        outputs=describe_outputs(stream.classes),
+    )
+
+
+def infer_route(predictor: Answerer, *, retry_after_s: int) -> Route:
     """``POST …/infer``: the same checks, admission and capture as ``POST /predict``."""
     features = predictor.variant.decoder.features
     classes = predictor.variant.stream.classes
@@ -190,10 +200,13 @@ def _fixed(document: object) -> Route:
     return answer
 
 
-def _unknown_model(name: str, served: str) -> Route:
+def _unknown_model(name: str, versions: tuple[str, ...]) -> Route:
+    loaded = ", ".join(map(repr, versions))
+    known = f"version {loaded}" if len(versions) == 1 else f"versions {loaded}"
+
     async def refuse(request: Request) -> NoReturn:
         detail = (
-            f"no {request.path!r} here; the model served is {name!r} version {served!r}, "
+            f"no {request.path!r} here; the model served is {name!r} {known}, "
             "with the endpoints /ready and /infer"
         )
         raise Problem(HTTPStatus.NOT_FOUND, "unknown-model", detail)

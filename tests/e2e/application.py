@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.e2e.log import wait_for
+
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "configs/quickstart.yaml"
 START_TIMEOUT_S = 300.0
@@ -93,6 +95,7 @@ class Application:
         self._replica_ports = 20_000 + 50 * random.randrange(200)
         self._short = Path(tempfile.mkdtemp(prefix="tl-"))  # sockets need short paths
         self._process: subprocess.Popen[bytes] | None = None
+        self._dashboard: str | None = None
         self.config = self.folder / "serve.yaml"
         self.log = self.folder / "serve.log"
 
@@ -205,6 +208,37 @@ class Application:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-4_000:]
+        return done.stdout
+
+    def deploy(self, document: Mapping[str, Any]) -> None:
+        """`serve deploy`, and wait until the application runs as written."""
+        if self._dashboard is None:
+            code = "import ray\nprint(ray.init(logging_level='ERROR').dashboard_url)"
+            self._dashboard = f"http://{self.python(code).split()[-1]}"
+        config = self.folder / "release.yaml"
+        config.write_text(yaml.safe_dump(dict(document), sort_keys=False))
+        self._serve("deploy", "-a", self._dashboard, str(config))
+
+        def running() -> bool:
+            printed = self._serve("status", "-a", str(self._dashboard))
+            status = yaml.safe_load(printed)["applications"]["treeline"]["status"]
+            assert status != "DEPLOY_FAILED", printed
+            return bool(status == "RUNNING")
+
+        wait_for(running, timeout_s=240, what="the new release")
+
+    def _serve(self, *arguments: str) -> str:
+        serve = str(Path(sys.executable).with_name("serve"))
+        # `serve run` turns tokens on for its cluster; the command line has to be told so.
+        environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+        done = subprocess.run(
+            [serve, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=120,
+        )
         return done.stdout
 
     def stop(self) -> None:

@@ -27,6 +27,18 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def versions_root(demo_root: Path) -> Path:
+    """The demo bundle and two further versions beside it."""
+    from serve_app.cli.main import main
+
+    for version in ("1.1.0", "1.2.0"):
+        with pytest.raises(SystemExit) as done:
+            main(["demo", "--root", str(demo_root), "--version", version])
+        assert done.value.code == 0
+    return demo_root
+
+
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator[Application]:
     """The quickstart as it is shipped, in a folder of its own; shared by a module's tests."""

@@ -8,8 +8,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,14 +130,11 @@ def test_releases_and_scaling_down_under_load_lose_and_double_nothing(
     body: bytes,
 ) -> None:
     """Changed args, changed code, then one replica instead of two, each while requests come."""
-    dashboard = application.python(
-        "import ray\nprint(ray.init(logging_level='ERROR').dashboard_url)"
-    ).split()[-1]
     document = application.document
     with Traffic(predict_url(application), body, prefix="release") as traffic:
         for release in (changed_args, changed_code, scaled_down):
             document = release(document, application.folder)
-            deploy(application, dashboard, document)
+            application.deploy(document)
             traffic.wait_for_answers(300)
         wait_for(
             lambda: len(Cluster(application.ray_folder).pids(Target.REPLICA)) == 1,
@@ -201,29 +196,6 @@ def scaled_down(document: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def with_application(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return document | {"applications": [merge(document["applications"][0], changes)]}
-
-
-def deploy(application: Application, dashboard: str, document: dict[str, Any]) -> None:
-    """`serve deploy`, and wait until the application runs as written."""
-    config = application.folder / "release.yaml"
-    config.write_text(yaml.safe_dump(document, sort_keys=False))
-    serve = str(Path(sys.executable).with_name("serve"))
-    # `serve run` turns tokens on for its cluster; the command line has to be told so.
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    address = f"http://{dashboard}"
-    command = [serve, "deploy", "-a", address, str(config)]
-    subprocess.run(command, env=environment, check=True, timeout=120)
-
-    def running() -> bool:
-        command = [serve, "status", "-a", address]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=120
-        )
-        status = yaml.safe_load(done.stdout)["applications"]["treeline"]["status"]
-        assert status != "DEPLOY_FAILED", done.stdout
-        return bool(status == "RUNNING")
-
-    wait_for(running, timeout_s=240, what="the new release")
 
 
 def test_a_file_removed_or_doubled_by_hand_is_found(

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from autoscaling.signals import ReplicaSignals
-from monitoring.events import Feature, Stream
+from monitoring.events import Feature, Stream, VariantRole
 from serve_app.admission import Admission
-from serve_app.prediction import Predictor, Variant
+from serve_app.prediction import Predictor, Scorer, Variant
 from serve_app.schema import RequestDecoder
 from serve_app.telemetry import VariantTelemetry
 
@@ -51,14 +51,21 @@ def recorder() -> RememberingRecorder:
     return RememberingRecorder()
 
 
-@pytest.fixture
-def predictor(recorder: RememberingRecorder) -> Predictor:
+def predictor_of(
+    recorder: RememberingRecorder,
+    *,
+    version: str = "1.0.0",
+    role: VariantRole = "champion",
+    scorer: Scorer | None = None,
+    admission: Admission | None = None,
+    inline_rows: int = 8,
+) -> Predictor:
     features = [Spec("age", "float64"), Spec("housing", "string", nullable=True)]
     stream = Stream(
         model="credit",
-        version="1.0.0",
+        version=version,
         feature_set_version="1",
-        variant="champion",
+        variant=role,
         task="classification",
         features=(Feature("age", "float64"), Feature("housing", "string")),
         classes=("bad", "good"),
@@ -66,14 +73,19 @@ def predictor(recorder: RememberingRecorder) -> Predictor:
     variant = Variant(
         stream=stream,
         decoder=RequestDecoder(features, classes=2),
-        scorer=HalvesScorer(),
+        scorer=scorer or HalvesScorer(),
         recorder=recorder,
         telemetry=VariantTelemetry(stream),
     )
     return Predictor(
         variant,
-        Admission(max_requests=100, max_pending_rows=1_000),
+        admission or Admission(max_requests=100, max_pending_rows=1_000),
         ReplicaSignals(),
-        inline_rows=8,
+        inline_rows=inline_rows,
         max_rows=50,
     )
+
+
+@pytest.fixture
+def predictor(recorder: RememberingRecorder) -> Predictor:
+    return predictor_of(recorder)

@@ -73,3 +73,33 @@ def test_local_paths_become_absolute_and_urls_stay() -> None:
     settings = Settings(sink="s3://bucket/log").resolved()
     assert settings.sink == "s3://bucket/log"
     assert settings.state_dir.startswith("/")
+
+
+def test_a_version_is_loaded_once() -> None:
+    assert Settings(variants=["1.1.0"]).variants == ["1.1.0"]
+    with pytest.raises(ValidationError, match=r"variants: 1\.0\.0 is given twice"):
+        Settings(variants=["1.1.0", "1.0.0"])
+
+
+CANARY = {"version": "2", "start": "2026-09-21T12:00:00Z", "steps": [{"share": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "problem"),
+    [
+        ({"shares": {"2": 0.7, "3": 0.4}}, r"shares sum up to 1\.1; allowed: up to 1"),
+        ({"shares": {"3": 0.6}, "canary": CANARY}, r"shares sum up to 1\.1"),
+        ({"shares": {"2": 0.1}, "canary": CANARY}, "'2' is in `shares` and in `canary`"),
+        ({"shares": {"2": 1.5}}, r"traffic\.shares\.2.*1\.5"),
+        ({"canary": CANARY | {"start": "2026-09-21T12:00:00"}}, r"canary\.start.*timezone"),
+        (
+            {"canary": CANARY | {"steps": [{"share": 0.1}, {"share": 0.2}]}},
+            r"steps\[0\] has no `hold_s`",
+        ),
+        ({"unit": "visit"}, r"traffic\.unit"),
+        ({"salt": "ü" * 40}, r"traffic\.salt: allowed: up to 64 bytes"),
+    ],
+)
+def test_a_split_that_cannot_be_is_named(traffic: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        UserConfig.model_validate({"traffic": traffic})

@@ -30,7 +30,7 @@ MANIFEST = Manifest(
 
 def sampling(**options: object) -> SamplingSettings:
     masking = Masking.model_validate({"features": {"city": {"action": "hmac"}}})
-    given = sampling_options(Sampling.model_validate(options), MANIFEST, masking)
+    given = sampling_options(Sampling.model_validate(options), [MANIFEST], masking)
     return msgspec.convert(given, SamplingSettings)
 
 

@@ -31,11 +31,12 @@ def split_arms(rows: pa.Table) -> list[Arm]:
     arms = []
     for version in sorted(pc.unique(rows["version"]).to_pylist()):
         own = rows.filter(pc.equal(rows["version"], version))
-        shown = own.filter(pc.not_equal(own["variant"], SHADOW))
-        # A version that served and shadowed is judged by what it served.
-        arms.append(
-            Arm(name=version, shadow=shown.num_rows == 0, rows=shown if shown.num_rows else own)
-        )
+        shadowed = pc.equal(own["variant"], SHADOW)
+        shown, copies = own.filter(pc.invert(shadowed)), own.filter(shadowed)
+        # A version that did both is judged by what it did more of: a shadow may have been asked by
+        # name now and then.
+        shadow = copies.num_rows > shown.num_rows
+        arms.append(Arm(name=version, shadow=shadow, rows=copies if shadow else shown))
     champions = {arm.name: _count(arm.rows, "variant", "champion") for arm in arms}
     return sorted(arms, key=lambda arm: (-champions[arm.name], arm.name))
 

@@ -177,6 +177,6 @@ def _times(rows: pa.Table, looks: int) -> list[datetime]:
 def _split(arms: Sequence[Arm], plan: Plan) -> tuple[SplitCheck | None, str | None]:
     if plan.split is None:
         return None, "the intended shares were not given (--split)"
-    if unequal_weights(arms):
+    if unequal_weights([arm for arm in arms if not arm.shadow]):
         return None, "rows have different weights: sampling changed the counts"
     return check_split(unit_counts(arms, plan.unit), plan.split), None

@@ -144,3 +144,16 @@ def test_histograms_of_different_bounds_lose_no_value(left, right, data):
 
 def test_nothing_reported_is_a_valid_answer():
     assert b"treeline_sink_files_total 0.0" in exposition(merge([]))
+
+
+def test_copies_that_a_shadow_dropped_are_counted_by_reason():
+    fleet = Fleet()
+    for replica in ("r1", "r2"):
+        whole = report(replica)
+        shadow = msgspec.structs.replace(
+            whole.variants[0], variant="shadow", version="2", dropped={"queue_full": 3}
+        )
+        fleet.note(msgspec.structs.replace(whole, variants=(shadow,)), 0.0)
+    labels = {"model": "credit", "variant": "shadow", "version": "2", "reason": "queue_full"}
+    name = ("treeline_shadow_dropped_requests_total", tuple(sorted(labels.items())))
+    assert samples(fleet)[name] == 6

