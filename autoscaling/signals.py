@@ -141,6 +141,5 @@ def _report(replica: str, stats: Mapping[str, float], within: int) -> ReplicaRep
         service_s_sum=stats["service_s_sum"],
         service_s_sumsq=stats["service_s_sumsq"],
         service_counts=service,
-        latency_counts=latency,
         ongoing=stats["ongoing"],
     )

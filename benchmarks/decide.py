@@ -48,7 +48,6 @@ def main() -> None:
                 service_s_sum=sums[i],
                 service_s_sumsq=squares[i],
                 service_counts=counts[i],
-                latency_counts=counts[i],
             )
             for i in range(REPLICAS)
         )

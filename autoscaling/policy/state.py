@@ -19,7 +19,7 @@ from autoscaling.policy.forecast import ForecastState, new_state
 from autoscaling.policy.hold import HoldState
 from autoscaling.policy.service import ServiceState
 from autoscaling.policy.starts import StartsState
-from autoscaling.policy.telemetry import Seen, TelemetryState
+from autoscaling.policy.telemetry import TelemetryState
 
 VERSION: Final = 1
 
@@ -107,24 +107,25 @@ def _tuples(value: Any) -> Any:
 
 
 def _read(kind: Any, written: dict[str, Any]) -> Any:
-    """Build one part; arrays take the shape and type of a fresh part's, which they must have."""
+    """Build one part; arrays take the shape and type of a fresh part's, which they must have.
+
+    Arrays that are empty in a fresh part have one line for each of the part's ``ids``.
+    """
     fresh = new_state() if kind is ForecastState else kind()
+    lines = len(written.get("ids", ()))
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(kind):
         value, usual = written[spec.name], getattr(fresh, spec.name)
-        if spec.name == "seen":
-            values[spec.name] = {k: _read_seen(v) for k, v in value.items()}
-        elif dataclasses.is_dataclass(usual):
+        if dataclasses.is_dataclass(usual):
             values[spec.name] = _read(type(usual), value)
         elif isinstance(usual, np.ndarray):
             array = np.array(value, dtype=np.float64).astype(usual.dtype)
-            if array.shape != usual.shape:
-                raise ValueError(f"{spec.name}: shape {array.shape}, expected {usual.shape}")
+            shape = usual.shape if usual.size else (lines, *usual.shape[1:])
+            if array.size == 0 == lines:
+                array = array.reshape(shape)
+            if array.shape != shape:
+                raise ValueError(f"{spec.name}: shape {array.shape}, expected {shape}")
             values[spec.name] = array
         else:
             values[spec.name] = _tuples(value)
     return kind(**values)
-
-
-def _read_seen(written: dict[str, Any]) -> Seen:
-    return Seen(**{**written, "vector": np.array(written["vector"], dtype=np.float64)})

@@ -4,18 +4,20 @@ Counters survive lost reports: a difference covers everything since the last rep
 What can go wrong, and what is done about it:
 
 - a report repeats (same ``at_s``): no new information, its last rate is carried for ``CARRY_S``;
-- a counter went back: the replica restarted, its counters start from zero;
+- a replica reports twice in one look: the last word counts;
+- a report comes late, clock and counters both behind what was seen: left out for ``CARRY_S``;
+- a counter went back otherwise: the replica restarted, its counters start from zero;
 - a replica is new: its counters start from zero, unless this is the first look of all, in which
   they may cover hours and only become the base line;
 - NaN, infinite, huge, negative or contradictory values (more completed than accepted, more in
-  time than completed): the report is left out and counted as invalid;
+  time than completed) or things that are no numbers: the report is left out and counted as invalid;
 - a replica is gone: forgotten after ``FORGET_S``;
 - clocks disagree or jump: a replica's ``at_s`` is only compared with its own last one, and not
   believed when it went back; how old a report is counts from when it was first seen, on the
   caller's steady clock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,16 +39,16 @@ COMPLETED: Final = 1
 WITHIN: Final = 2
 SERVICE_SUM: Final = 3
 SERVICE_SUMSQ: Final = 4
-SERVICE: Final = slice(5, 5 + buckets.COUNT)
-LATENCY: Final = slice(5 + buckets.COUNT, 5 + 2 * buckets.COUNT)
-WIDTH: Final = 5 + 2 * buckets.COUNT
+SCALARS: Final = 5
+SERVICE: Final = slice(SCALARS, SCALARS + buckets.COUNT)
+WIDTH: Final = SCALARS + buckets.COUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaReport:
     """One replica's word about itself, at ``at_s`` on its own clock.
 
-    ``accepted``, ``completed``, ``within`` (the objective) and the sums and bucket counts are
+    ``accepted``, ``completed``, ``within`` (the objective), the sums and the bucket counts are
     cumulative since the replica began; ``ongoing`` and ``queued`` are of that moment. Times are
     seconds. Bucket counts follow ``buckets`` and are not summed up over buckets.
     """
@@ -59,30 +61,62 @@ class ReplicaReport:
     service_s_sum: float
     service_s_sumsq: float
     service_counts: Sequence[float] | NDArray[Any]
-    latency_counts: Sequence[float] | NDArray[Any]
     ongoing: float = 0.0
     queued: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+def _no_values() -> NDArray[np.float64]:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The last good report of one replica and the arrival rate it showed.
+    """The last good report of each replica, one line each, and the arrival rate it showed.
 
     ``at_s`` is on the replica's clock, ``fresh_s`` on the steady clock when the report was new.
     """
 
-    at_s: float
-    fresh_s: float
-    vector: NDArray[np.float64]
-    arrivals_rps: float
-    waiting: float
+    ids: tuple[str, ...] = ()
+    at_s: NDArray[np.float64] = field(default_factory=_no_values)
+    fresh_s: NDArray[np.float64] = field(default_factory=_no_values)
+    counters: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, WIDTH)))
+    arrivals_rps: NDArray[np.float64] = field(default_factory=_no_values)
+    waiting: NDArray[np.float64] = field(default_factory=_no_values)
+
+    def lines(self, chosen: NDArray[Any]) -> "Seen":
+        """Return the lines of some replicas; ``chosen`` are indices, ascending."""
+        if len(chosen) == len(self.ids):
+            return self
+        return Seen(
+            ids=tuple(self.ids[i] for i in chosen.tolist()),
+            at_s=self.at_s[chosen],
+            fresh_s=self.fresh_s[chosen],
+            counters=self.counters[chosen],
+            arrivals_rps=self.arrivals_rps[chosen],
+            waiting=self.waiting[chosen],
+        )
+
+    def with_lines(self, other: "Seen") -> "Seen":
+        """Return these lines and the other's below."""
+        if not other.ids:
+            return self
+        if not self.ids:
+            return other
+        return Seen(
+            ids=self.ids + other.ids,
+            at_s=np.concatenate([self.at_s, other.at_s]),
+            fresh_s=np.concatenate([self.fresh_s, other.fresh_s]),
+            counters=np.concatenate([self.counters, other.counters]),
+            arrivals_rps=np.concatenate([self.arrivals_rps, other.arrivals_rps]),
+            waiting=np.concatenate([self.waiting, other.waiting]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryState:
-    """Last reports by replica; ``looked`` is False until the first look is over."""
+    """Last reports of the replicas; ``looked`` is False until the first look is over."""
 
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
     queued: float = 0.0
     looked: bool = False
 
@@ -114,98 +148,138 @@ def merge(
 
     ``steady_s`` is a clock that never jumps.
     """
-    seen = {key: last for key, last in state.seen.items() if steady_s - last.fresh_s < FORGET_S}
-    vectors, good = _vectors(reports)
-    news = [
-        i
-        for i, (report, valid) in enumerate(zip(reports, good.tolist(), strict=True))
-        if valid and not _repeats(report, seen)
-    ]
-    deltas, over_s = _differences(
-        [reports[i] for i in news], vectors[news], seen, elapsed_s, first=not state.looked
+    told = _read(reports)
+    seen, deltas = _compare(
+        told, state.seen, steady_s=steady_s, elapsed_s=elapsed_s, first=not state.looked
     )
-    rates = (deltas[:, ACCEPTED] / over_s).tolist()
-    inside = (vectors[:, ACCEPTED] - vectors[:, COMPLETED]).tolist()
-    for i, rate_rps in zip(news, rates, strict=True):
-        report = reports[i]
-        seen[report.replica_id] = Seen(
-            at_s=report.at_s,
-            fresh_s=steady_s,
-            vector=vectors[i],
-            arrivals_rps=rate_rps,
-            waiting=max(report.ongoing + report.queued, inside[i]),
-        )
-    live = [last for last in seen.values() if steady_s - last.fresh_s <= CARRY_S + elapsed_s]
-    queued = router_queued if 0 < router_queued < IMPLAUSIBLE else 0.0
+    live = steady_s - seen.fresh_s <= CARRY_S + elapsed_s
+    reporting = int(np.count_nonzero(live))
+    queued = _plausible(router_queued)
     rate: float | None = None
-    if state.looked and (live or queued > 0):
-        rate = sum(last.arrivals_rps for last in live) + (queued - state.queued) / elapsed_s
+    if state.looked and (reporting or queued > 0):
+        rate = float(seen.arrivals_rps @ live) + (queued - state.queued) / elapsed_s
         rate = max(rate, 0.0)
     flow = Flow(
         arrivals_rps=rate,
-        counts=deltas.sum(axis=0),
-        waiting=sum(last.waiting for last in live) + queued,
-        reporting=len(live),
-        invalid=len(reports) - int(good.sum()),
+        counts=deltas,
+        waiting=float(seen.waiting @ live) + queued,
+        reporting=reporting,
+        invalid=len(reports) - told.believed,
     )
     return flow, TelemetryState(seen=seen, queued=queued, looked=True)
 
 
-def _repeats(report: ReplicaReport, seen: Mapping[str, Seen]) -> bool:
-    last = seen.get(report.replica_id)
-    return last is not None and last.at_s == report.at_s
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Believable reports, one line for each replica; ``believed`` counts repeated words too."""
+
+    ids: tuple[str, ...]
+    at_s: NDArray[np.float64]
+    counters: NDArray[np.float64]
+    waiting: NDArray[np.float64]
+    believed: int
 
 
-def _differences(
-    reports: Sequence[ReplicaReport],
-    vectors: NDArray[np.float64],
-    seen: Mapping[str, Seen],
-    elapsed_s: float,
-    *,
-    first: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what each replica counted since its last report, and over how many seconds."""
-    before = np.zeros_like(vectors)
-    over_s = np.full(len(reports), elapsed_s)
-    for i, report in enumerate(reports):
-        last = seen.get(report.replica_id)
-        if last is not None:
-            before[i] = last.vector
-            over_s[i] = report.at_s - last.at_s
-        elif first:
-            before[i] = vectors[i]
-    deltas = vectors - before
-    restarted = deltas.min(axis=1, initial=0.0) < 0
-    deltas[restarted] = vectors[restarted]
-    over_s[restarted | (over_s <= 0)] = elapsed_s
-    return deltas, np.maximum(over_s, SHORTEST_S)
+def _compare(
+    told: _Told, seen: Seen, *, steady_s: float, elapsed_s: float, first: bool
+) -> tuple[Seen, NDArray[np.float64]]:
+    """Return the renewed memory and the sum of what replicas counted since their last reports."""
+    line_of = {replica_id: i for i, replica_id in enumerate(seen.ids)}
+    known = np.array([line_of.get(replica_id, -1) for replica_id in told.ids], dtype=np.int64)
+    is_known = known >= 0
+    before = np.zeros_like(told.counters)
+    before[is_known] = seen.counters[known[is_known]]
+    if first:
+        before[~is_known] = told.counters[~is_known]
+    over_s = np.full(len(known), elapsed_s)
+    over_s[is_known] = told.at_s[is_known] - seen.at_s[known[is_known]]
+    deltas = told.counters - before
+    went_back = deltas.min(axis=1, initial=0.0) < 0
+    recent = np.zeros(len(known), np.bool_)
+    recent[is_known] = steady_s - seen.fresh_s[known[is_known]] <= CARRY_S
+    no_news = is_known & ((over_s == 0) | (went_back & (over_s < 0) & recent))
+    deltas[went_back] = told.counters[went_back]
+    over_s[over_s <= 0] = elapsed_s
+    news = np.flatnonzero(~no_news)
+    fresh = Seen(
+        ids=told.ids,
+        at_s=told.at_s,
+        fresh_s=np.full(len(known), steady_s),
+        counters=told.counters,
+        arrivals_rps=deltas[:, ACCEPTED] / np.maximum(over_s, SHORTEST_S),
+        waiting=told.waiting,
+    ).lines(news)
+    silent = steady_s - seen.fresh_s < FORGET_S
+    silent[known[news][is_known[news]]] = False
+    return fresh.with_lines(seen.lines(np.flatnonzero(silent))), deltas[news].sum(axis=0)
 
 
-def _vectors(
-    reports: Sequence[ReplicaReport],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Counters as one line per report, zeros if they cannot be true, and which can."""
-    vectors = np.full((len(reports), WIDTH), np.nan)
-    now = np.empty((len(reports), 3))
-    for i, report in enumerate(reports):
-        vectors[i, :5] = (
-            report.accepted,
-            report.completed,
-            report.within,
-            report.service_s_sum,
-            report.service_s_sumsq,
-        )
-        now[i] = report.at_s, report.ongoing, report.queued
-        if len(report.service_counts) == len(report.latency_counts) == buckets.COUNT:
-            vectors[i, SERVICE] = report.service_counts
-            vectors[i, LATENCY] = report.latency_counts
+def _read(reports: Sequence[ReplicaReport]) -> _Told:
+    """Read reports into arrays, those that cannot be true left out."""
+    try:
+        numbers, services = _numbers(reports)
+    except (TypeError, ValueError, OverflowError):
+        reports = [report for report in reports if _is_numeric(report)]
+        numbers, services = _numbers(reports)
+    now, counters = numbers[:, :3], np.concatenate([numbers[:, 3:], services], axis=1)
     # NaN fails every comparison, and makes minimum and maximum NaN.
-    good = (vectors.min(axis=1, initial=0.0) >= 0) & (
-        vectors.max(axis=1, initial=0.0) < IMPLAUSIBLE
+    good = (counters.min(axis=1, initial=0.0) >= 0) & (
+        counters.max(axis=1, initial=0.0) < IMPLAUSIBLE
     )
     good &= np.isfinite(now[:, 0]) & (now[:, 1:] >= 0).all(axis=1)
     good &= (now[:, 1:] < IMPLAUSIBLE).all(axis=1)
-    good &= vectors[:, WITHIN] <= vectors[:, COMPLETED]
-    good &= vectors[:, COMPLETED] <= vectors[:, ACCEPTED]
-    vectors[~good] = 0.0
-    return vectors, good
+    good &= counters[:, WITHIN] <= counters[:, COMPLETED]
+    good &= counters[:, COMPLETED] <= counters[:, ACCEPTED]
+    line_of = {reports[i].replica_id: i for i in np.flatnonzero(good).tolist()}
+    lines = np.fromiter(line_of.values(), np.int64, len(line_of))
+    inside = counters[lines, ACCEPTED] - counters[lines, COMPLETED]
+    return _Told(
+        ids=tuple(line_of),
+        at_s=now[lines, 0],
+        counters=counters[lines],
+        waiting=np.maximum(now[lines, 1] + now[lines, 2], inside),
+        believed=int(np.count_nonzero(good)),
+    )
+
+
+def _numbers(
+    reports: Sequence[ReplicaReport],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the scalars (at_s, ongoing, queued, then as in a counter vector) and the buckets.
+
+    Raises TypeError, ValueError or OverflowError if one of the reports holds no numbers.
+    """
+    if not all(isinstance(report.replica_id, str) for report in reports):
+        raise TypeError("a replica's id is text")
+    numbers = [
+        (
+            r.at_s,
+            r.ongoing,
+            r.queued,
+            r.accepted,
+            r.completed,
+            r.within,
+            r.service_s_sum,
+            r.service_s_sumsq,
+        )
+        for r in reports
+    ]
+    scalars = np.array(numbers, dtype=np.float64).reshape(len(reports), 3 + SCALARS)
+    services = np.array([r.service_counts for r in reports], dtype=np.float64)
+    return scalars, services.reshape(len(reports), buckets.COUNT)
+
+
+def _is_numeric(report: ReplicaReport) -> bool:
+    try:
+        _numbers([report])
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _plausible(queued: float) -> float:
+    """Return the router's queue, 0 if it cannot be true."""
+    try:
+        return float(queued) if 0 < queued < IMPLAUSIBLE else 0.0
+    except TypeError:
+        return 0.0

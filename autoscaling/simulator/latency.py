@@ -22,7 +22,6 @@ def observe(view: View) -> Observation:
             service_s_sum=counters[i][3],
             service_s_sumsq=counters[i][4],
             service_counts=seen.service_counts[i],
-            latency_counts=seen.latency_counts[i],
             ongoing=ongoing[i],
         )
         for i, replica_id in enumerate(seen.replica_ids)

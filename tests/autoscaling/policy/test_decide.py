@@ -38,7 +38,6 @@ class Service:
             service_s_sum=self.done * WORK_S,
             service_s_sumsq=self.done * WORK_S**2,
             service_counts=counts,
-            latency_counts=counts,
         )
         reports = tuple(replace(report, replica_id=f"r{i}") for i in range(self.running))
         return Observation(now_s=self.now_s, target=target, running=self.running, reports=reports)

@@ -73,7 +73,6 @@ class Liar:
             service_s_sum=self._maybe_bad(float(c[3]), 0.3 if bad else 0.0),
             service_s_sumsq=self._maybe_bad(float(c[4]), 0.3 if bad else 0.0),
             service_counts=counts[: 7 if bad and rng.random() < 0.2 else None],
-            latency_counts=counts,
             ongoing=self._maybe_bad(float(rng.integers(0, 9)), 0.02),
             queued=self._maybe_bad(0.0, 0.02),
         )

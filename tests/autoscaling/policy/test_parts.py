@@ -30,7 +30,6 @@ def report(replica_id: str, at_s: float, accepted: float, completed: float = 0.0
         service_s_sum=0.0,
         service_s_sumsq=0.0,
         service_counts=ZEROS,
-        latency_counts=ZEROS,
     )
 
 
