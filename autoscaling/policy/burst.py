@@ -78,13 +78,14 @@ def _jump(known: NDArray[np.float64]) -> tuple[float, float]:
     if len(known) < AT_LEAST_S + 2:
         return 0.0, 0.0
     before = known[:-2]
-    level = float(before.mean())
-    deviation = math.sqrt(max(level + 2.0, float(before.var())) / 2.0)
-    jump = float(known[-2:].mean()) - level
+    level = float(before.sum()) / len(before)
+    variance = float(before @ before) / len(before) - level * level
+    deviation = math.sqrt(max(level + 2.0, variance) / 2.0)
+    jump = float(known[-1] + known[-2]) / 2.0 - level
     return jump, jump / deviation
 
 
 def _guess(known: NDArray[np.float64], horizon_s: int) -> float:
-    now = float(known[-2:].mean())
+    now = float(known[-1] + known[-2]) / 2.0
     growth = max(float(known[-1] - known[-3]) / 2.0, 0.0)
     return min(max(float(known[-1]), now) + growth * horizon_s, HIGHEST * now)

@@ -1,8 +1,11 @@
 """Share of late requests for any number of replicas and any rate, and its inversion.
 
-A curve (late share over load) belongs to a replica count. It is the closed form (``erlang``) over
-the measured service times, stretched by what simulating the real routing has shown (``fitting``).
-Until that is done, the closed form serves as it is with a usual stretch.
+A curve (late share over load) belongs to a replica count. A few counts are simulated
+(``fitting``); until that is done, the closed form (``erlang``) serves with a usual stretch, and
+above the highest simulated load it goes on from there. Between and above the simulated counts, the
+distance to full load that keeps a given late share is a power of the count: a queue shared by more
+replicas bears more load (square-root staffing), while waits behind a heavy request inside one
+replica hardly change. Both exponents follow from the two neighbours.
 
 The table is fitted for one histogram. A load is rate times *fresh* mean service time, so a
 moderate change of speed is followed at once; when the mean or the spread has moved by
@@ -16,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaling.policy import buckets, erlang, fitting
-from autoscaling.policy.fitting import FitRun
+from autoscaling.policy.fitting import Fit, FitRun
 from autoscaling.policy.service import ServiceState
 from autoscaling.policy.types import Config
 
 REFIT_CHANGE: Final = 0.12
-#: Replica counts whose stretch is simulated; interpolated in between, the last one above. Larger
-#: fleets behave alike: measured 1.25 at 8 replicas, 1.25 at 12.
-FITTED: Final = (1, 2, 4, 8)
+#: Replica counts that are simulated.
+FITTED: Final = (1, 2, 4, 8, 16)
+#: Shares, of the requests that can be in time at all, at which curves are described.
+LEVELS: Final = np.geomspace(5e-4, 1.0, 32)
 #: Above full load a queue grows without end. Over some ten seconds, the time until new replicas
 #: help, a load of 1.06 already makes nearly every request late: 15 per unit of load. Beyond that
 #: every unit counts once more, so that less overload is always better than more.
@@ -32,17 +36,18 @@ OVERLOAD_SLOPE: Final = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityState:
-    """Fitted stretches by replica count, the histogram they belong to, and work in progress.
+    """Simulated counts, the histogram they belong to, and work in progress.
 
-    ``curves`` and ``limits`` (highest load within the error budget) by replica count only remember
-    results of pure functions: they may be dropped at any time.
+    ``curves`` (one matrix, lines by replica count from 1) and ``limits`` (highest load within the
+    error budget by replica count) only remember results of pure functions: they may be dropped at
+    any time.
     """
 
     service: ServiceState = field(default_factory=ServiceState)
-    stretches: tuple[tuple[int, float], ...] = ()
+    fits: tuple[Fit, ...] = ()
     pending: tuple[int, ...] = ()
     run: FitRun | None = None
-    curves: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    curves: list[NDArray[np.float64]] = field(default_factory=list)
     limits: dict[int, float] = field(default_factory=dict)
 
 
@@ -58,7 +63,7 @@ def update(
     if _moved(state.service, measured):
         return CapacityState(
             service=measured,
-            stretches=state.stretches,
+            fits=state.fits,
             pending=tuple(sorted(FITTED, key=lambda c: abs(np.log(c / max(needed, 1))))),
         )
     if state.run is None:
@@ -75,8 +80,9 @@ def update(
     run = fitting.advance(state.run, config.fit_steps)
     if not run.done:
         return replace(state, run=run)
-    fitted = {**dict(state.stretches), run.replicas: fitting.stretch(run)}
-    return replace(state, run=None, stretches=tuple(sorted(fitted.items())), curves={}, limits={})
+    found = fitting.result(run)
+    others = tuple(fit for fit in state.fits if fit.replicas != found.replicas)
+    return replace(state, run=None, fits=(*others, found), curves=[], limits={})
 
 
 def _moved(old: ServiceState, new: ServiceState) -> bool:
@@ -98,13 +104,13 @@ def late_shares(
 
     Values above 1 rank degrees of overload. Needs a known service time.
     """
-    curves = np.stack([_curve(state, int(c), config) for c in replicas])
+    curves = _curves(state, int(replicas.max()), config)
     load = rps[None, :] * (mean_s / replicas[:, None])
     top = len(erlang.LOADS) - 1
     position = np.minimum(load / erlang.LOADS[-1], 1.0) * top
     left = np.minimum(position.astype(np.int64), top - 1)
     part = position - left
-    lines = np.arange(len(replicas))[:, None]
+    lines = replicas[:, None] - 1
     share = curves[lines, left] * (1.0 - part) + curves[lines, left + 1] * part
     over = np.maximum(load - erlang.LOADS[-1], 0.0)
     return np.asarray(np.minimum(share + over * OVERLOAD_SLOPE, 1.0 + over))
@@ -132,27 +138,64 @@ def capacity_rps(state: CapacityState, replicas: int, mean_s: float, config: Con
     limit = state.limits.get(replicas)
     if limit is None:
         allowed = config.error_budget
-        hopeless = float(
-            state.service.counts[config.slo_s < buckets.MIDDLE_S].sum() / state.service.counts.sum()
-        )
+        hopeless = _hopeless(state, config)
         if hopeless > allowed / 2:
             # Requests that take too long by themselves cannot be helped; judge the others' waits.
             allowed = hopeless + allowed / 2
-        limit = float(np.interp(allowed, _curve(state, replicas, config), erlang.LOADS))
+        curve = _curves(state, replicas, config)[replicas - 1]
+        limit = float(np.interp(allowed, curve, erlang.LOADS))
         state.limits[replicas] = limit
     return limit * replicas / mean_s
 
 
-def _curve(state: CapacityState, replicas: int, config: Config) -> NDArray[np.float64]:
-    known = state.curves.get(replicas)
-    if known is not None:
-        return known
+def _hopeless(state: CapacityState, config: Config) -> float:
+    """Share of requests that take longer than the objective by themselves."""
+    counts = state.service.counts
+    return float(counts[config.slo_s < buckets.MIDDLE_S].sum() / counts.sum())
+
+
+def _curves(state: CapacityState, highest: int, config: Config) -> NDArray[np.float64]:
+    """Late shares at ``erlang.LOADS`` for all replica counts up to ``highest`` at least."""
+    if state.curves and len(state.curves[0]) >= highest:
+        return state.curves[0]
+    counts = np.arange(1, max(2 * highest, 32) + 1)
+    fits = {fit.replicas: fit for fit in state.fits}
+    # [fitted, levels]: logarithm of the distance to full load.
+    distance = np.log([1.0 - _loads(state, c, fits.get(c), config) for c in FITTED])
+    place = np.log2(counts)
+    known = np.log2(FITTED)
+    left = np.minimum(np.searchsorted(known, place, side="right") - 1, len(known) - 2)
+    part = ((place - known[left]) / (known[left + 1] - known[left]))[:, None]
+    loads = 1.0 - np.exp(distance[left] * (1.0 - part) + distance[left + 1] * part)
+    hopeless = _hopeless(state, config)
+    curves = np.empty((len(counts), len(erlang.LOADS)))
+    for i, line in enumerate(np.maximum.accumulate(np.maximum(loads, 0.0), axis=1)):
+        excess = np.interp(erlang.LOADS, [0.0, *line], [0.0, *LEVELS])
+        curves[i] = hopeless + (1.0 - hopeless) * excess
+    state.curves[:] = [curves]
+    return curves
+
+
+def _loads(
+    state: CapacityState, replicas: int, fit: Fit | None, config: Config
+) -> NDArray[np.float64]:
+    """Load at each of ``LEVELS``: as simulated, above that the closed form from there on."""
     service = state.service.counts / state.service.counts.sum()
-    stretch = fitting.USUAL_STRETCH
-    if state.stretches:
-        counts, values = zip(*state.stretches, strict=True)
-        stretch = float(np.interp(np.log(replicas), np.log(counts), values))
-    loads = np.maximum(1.0 - (1.0 - erlang.LOADS) / stretch, 0.0)
-    curve = np.maximum.accumulate(erlang.late_curve(replicas, loads, config.slo_s, service))
-    state.curves[replicas] = curve
-    return curve
+    hopeless = _hopeless(state, config)
+    closed = erlang.late_curve(replicas, erlang.LOADS, config.slo_s, service)
+    closed = (np.maximum.accumulate(closed) - hopeless) / (1.0 - hopeless)
+    full = np.interp(LEVELS, closed, erlang.LOADS)
+    if fit is None:
+        return np.clip(1.0 - fitting.USUAL_STRETCH * (1.0 - full), 0.0, 0.995)
+    excess = (np.array(fit.late_shares) - hopeless) / (1.0 - hopeless)
+    seen = excess > LEVELS[0] / 4
+    if np.count_nonzero(seen) < 2:
+        return np.clip(1.0 - fitting.USUAL_STRETCH * (1.0 - full), 0.0, 0.995)
+    level, load = np.log(excess[seen]), np.array(fit.loads)[seen]
+    wanted = np.log(LEVELS)
+    loads = np.interp(wanted, level, load)
+    slope = (load[1] - load[0]) / max(level[1] - level[0], 0.1)
+    loads = np.where(wanted < level[0], load[0] + slope * (wanted - level[0]), loads)
+    stretch = (1.0 - load[-1]) / (1.0 - float(np.interp(excess[seen][-1], closed, erlang.LOADS)))
+    loads = np.where(wanted > level[-1], 1.0 - stretch * (1.0 - full), loads)
+    return np.asarray(np.clip(loads, 0.0, 0.995))

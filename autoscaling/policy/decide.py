@@ -186,7 +186,7 @@ def _cheapest(
     The cost of ``c`` replicas is ``c`` over the usual need, plus price times the mean late share
     over the likely peaks: a newsvendor's choice between stock and shortage.
     """
-    usual = capacity.need(state.capacity, float(np.median(peaks)), mean_s, config)
+    usual = capacity.need(state.capacity, float(peaks[len(peaks) // 2]), mean_s, config)
     low = max(1, math.floor(0.6 * usual))
     highest = capacity.need(state.capacity, float(peaks[-1]), mean_s, config)
     high = min(max(highest, usual) + 3, max(3 * usual, 8), config.max_replicas)

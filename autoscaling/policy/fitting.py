@@ -1,13 +1,11 @@
 """Simulate the real routing over the measured service times, a few steps at a time.
 
-Closed forms do not know that a request waits behind others inside one replica. So ``SYSTEMS``
-independent fleets of ``c`` replicas are simulated, all advanced together by one arrival per step
-with NumPy: power of two choices, at most ``max_ongoing`` per replica, one worker, first come first
-served. The finish of a request is known when it is placed, as in the simulator's kernel.
-
-What is learned is one number per replica count: the ``stretch``, by which the distance to full
-load must be multiplied for the closed form to give the simulated share of late requests. One
-number from all systems and loads is steady where a share at a single load would be noisy.
+Closed forms do not know that a request waits behind others inside one replica: at a late share of
+5 % they can be stretched to fit, at 1 % they promise up to a third too much. So ``SYSTEMS``
+independent fleets of ``c`` replicas are simulated at ``LOADS_EACH`` loads, all advanced together by
+one arrival per step with NumPy: power of two choices, at most ``max_ongoing`` per replica, one
+worker, first come first served. The finish of a request is known when it is placed, as in the
+simulator's kernel.
 
 A run is resumable: the policy spends a bounded number of steps per decision. It is deterministic:
 its random numbers depend on the replica count and the step only.
@@ -21,12 +19,24 @@ from numpy.typing import NDArray
 
 from autoscaling.policy import buckets, erlang
 
-#: Expected late shares at which the fleets are loaded, in error budgets.
-BUDGETS: Final = (0.4, 0.7, 1.0, 1.5)
-#: First guess of the stretch, only used to choose the loads.
+#: The highest load is where the stretched closed form is late by so many error budgets; the others
+#: are these shares of it. Queues near full load hardly settle, and there the closed form is good.
+TOP_BUDGETS: Final = 1.2
+LOAD_SHARES: Final = np.array([0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.965, 1.0])
+LOADS_EACH: Final = len(LOAD_SHARES)
+#: Stretch of the closed form's distance to full load until it is measured.
 USUAL_STRETCH: Final = 1.25
-REPEATS: Final = 64
-SYSTEMS: Final = len(BUDGETS) * REPEATS
+REPEATS: Final = 48
+SYSTEMS: Final = LOADS_EACH * REPEATS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What a run has found for one replica count: late shares, rising with the loads."""
+
+    replicas: int
+    loads: tuple[float, ...]
+    late_shares: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +46,7 @@ class FitRun:
     replicas: int
     slo_s: float
     service: NDArray[np.float64]  # bucket weights, sum 1
-    loads: NDArray[np.float64]  # [len(BUDGETS)]
+    loads: NDArray[np.float64]  # [LOADS_EACH]
     step: int
     arrival_s: NDArray[np.float64]
     placed_s: NDArray[np.float64]
@@ -46,14 +56,19 @@ class FitRun:
     late: NDArray[np.float64]
 
     @property
-    def warm_up(self) -> int:
-        """Steps before late requests are counted; large busy fleets take longer to settle."""
-        return 100 + 30 * self.replicas**2
+    def warm_up(self) -> NDArray[np.float64]:
+        """Steps before late requests are counted, for each load.
+
+        A queue forgets its beginning after about 4 / (1 - load)² arrivals, whatever the number of
+        replicas (the relaxation time of M/M/c).
+        """
+        return np.minimum(50.0 + 4.0 / (1.0 - self.loads) ** 2, 2000.0)
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
-        return 2 * self.warm_up
+        """Steps in all: the highest load is counted as long as it settles, at least 1000."""
+        settled = float(self.warm_up[-1])
+        return int(settled + max(settled, 1000.0))
 
     @property
     def done(self) -> bool:
@@ -66,13 +81,13 @@ def begin(
 ) -> FitRun:
     """Start a run with empty fleets; ``counts`` is the histogram of service times."""
     service = counts / counts.sum()
-    curve = erlang.late_curve(replicas, erlang.LOADS, slo_s, service)
-    full = np.interp(np.array(BUDGETS) * budget, np.maximum.accumulate(curve), erlang.LOADS)
+    curve = np.maximum.accumulate(erlang.late_curve(replicas, erlang.LOADS, slo_s, service))
+    full = float(np.interp(TOP_BUDGETS * budget + curve[0], curve, erlang.LOADS))
     return FitRun(
         replicas=replicas,
         slo_s=slo_s,
         service=service,
-        loads=np.maximum(1.0 - USUAL_STRETCH * (1.0 - full), 0.05),
+        loads=max(1.0 - USUAL_STRETCH * (1.0 - full), 0.1) * LOAD_SHARES,
         step=0,
         arrival_s=np.zeros(SYSTEMS),
         placed_s=np.zeros(SYSTEMS),
@@ -96,8 +111,10 @@ def advance(run: FitRun, steps: int) -> FitRun:
     drawn = np.searchsorted(cumulative, rng.random((steps, SYSTEMS)) * cumulative[-1])
     services = buckets.MIDDLE_S[np.minimum(drawn, buckets.COUNT - 1)]
     n = run.replicas
-    first = (picks[0] * n).astype(np.int64)
-    second = (first + 1 + (picks[1] * (n - 1)).astype(np.int64)) % n
+    pairs = np.empty((steps, SYSTEMS, 2), np.int64)
+    pairs[..., 0] = picks[0] * n
+    pairs[..., 1] = (pairs[..., 0] + 1 + (picks[1] * (n - 1)).astype(np.int64)) % n
+    counted_from = np.repeat(run.warm_up, REPEATS)
     moved = replace(
         run,
         step=run.step + steps,
@@ -109,9 +126,8 @@ def advance(run: FitRun, steps: int) -> FitRun:
         late=run.late.copy(),
     )
     for i in range(steps):
-        latency_s = _place(moved, gaps[i], services[i], first[i], second[i])
-        if run.step + i >= run.warm_up:
-            moved.late[:] += latency_s > run.slo_s
+        latency_s = _place(moved, gaps[i], services[i], pairs[i])
+        moved.late[:] += (latency_s > run.slo_s) & (run.step + i >= counted_from)
     return moved
 
 
@@ -119,18 +135,17 @@ def _place(
     run: FitRun,
     gap_s: NDArray[np.float64],
     service_s: NDArray[np.float64],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
+    pair: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Let one request arrive in every system and return its latency; mutates the run's arrays."""
     every = np.arange(SYSTEMS)
     places = run.finish_s.shape[2]
     run.arrival_s[:] += gap_s
     now = np.maximum(run.arrival_s, run.placed_s)
-    ongoing_1 = (run.finish_s[every, first] > now[:, None]).sum(axis=1)
-    ongoing_2 = (run.finish_s[every, second] > now[:, None]).sum(axis=1)
-    slot = np.where(ongoing_1 <= ongoing_2, first, second)
-    full = np.flatnonzero(np.minimum(ongoing_1, ongoing_2) >= places)
+    ongoing = (run.finish_s[every[:, None], pair] > now[:, None, None]).sum(axis=2)
+    chosen = (ongoing[:, 1] < ongoing[:, 0]).astype(np.int64)
+    slot = pair[every, chosen]
+    full = np.flatnonzero(ongoing[every, chosen] >= places)
     if len(full):
         # A replica has room once its ring's oldest request is done; take the first to have it.
         rows = full[:, None]
@@ -146,19 +161,12 @@ def _place(
     return finish - run.arrival_s
 
 
-def stretch(run: FitRun) -> float:
-    """Return the stretch with which the closed form is late as often as the complete run was.
-
-    Found by bisection between 0.7 and 3; the closed form falls as the stretch falls.
-    """
-    seen = float(run.late.sum()) / ((run.steps - run.warm_up) * SYSTEMS)
-    low, high = 0.7, 3.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        loads = np.maximum(1.0 - (1.0 - run.loads) / middle, 0.0)
-        late = erlang.late_curve(run.replicas, loads, run.slo_s, run.service)
-        if float(late.mean()) < seen:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+def result(run: FitRun) -> Fit:
+    """Return the late shares that a complete run has found; more load is never better."""
+    counted = run.steps - np.ceil(run.warm_up)
+    shares = run.late.reshape(LOADS_EACH, REPEATS).mean(axis=1) / counted
+    return Fit(
+        replicas=run.replicas,
+        loads=tuple(run.loads.tolist()),
+        late_shares=tuple(np.maximum.accumulate(shares).tolist()),
+    )

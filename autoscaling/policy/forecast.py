@@ -130,11 +130,13 @@ def speak(state: ForecastState, horizon_s: int) -> Forecast | None:
     now = state.forecasts[:, -1]
     if np.isnan(now).any():
         return None
-    level_rps = float(np.nanmean(state.rates[-PEAK_S:]))
+    recent = state.rates[-PEAK_S:]
+    level_rps = float(recent[~np.isnan(recent)].mean())
     bounds = state.bounds[:, -1 - horizon_s : -1]
     noise_rps = 2.0 * np.sqrt(level_rps / PEAK_S)
     exceeded = np.maximum(level_rps - noise_rps - CLEARLY * bounds, 0.0)
-    chosen = int(np.argmin(state.loss + np.nan_to_num(exceeded).mean(axis=1)))
+    exceeded[np.isnan(exceeded)] = 0.0
+    chosen = int(np.argmin(state.loss + exceeded.sum(axis=1) / horizon_s))
     best = slice(chosen, chosen + 1)
     ranked, cumulative = _ranked(state.ratios[best], state.levels[best], now[best])
     asked = (np.arange(LIKELY_PEAKS) + 0.5) / LIKELY_PEAKS * cumulative[0, -1]
@@ -163,7 +165,7 @@ def _ranked(
     ratios: NDArray[np.float64], levels: NDArray[np.float64], forecasts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sort each expert's ratios and add up their weights; the prior's while few are known."""
-    known = int(np.count_nonzero(~np.isnan(ratios[0])))
+    known = len(ratios[0]) - int(np.count_nonzero(np.isnan(ratios[0])))
     if known < ENOUGH_RATIOS:
         prior = np.tile(PRIOR_RATIOS, (len(ratios), 1))
         return prior, np.cumsum(np.ones_like(prior), axis=1)
@@ -179,23 +181,23 @@ def _ask_experts(rates: NDArray[np.float64], horizon_s: int) -> NDArray[np.float
     """Let every expert forecast; windows that are not full yet use what there is."""
     known = rates[-max(*MEANS_S, *TRENDS_S) :]
     known = known[~np.isnan(known)]
-    means = [float(known[-w:].mean()) for w in MEANS_S]
-    trends = [_trend(known[-w:], horizon_s) for w in TRENDS_S]
+    sums = np.cumsum(known[::-1])
+    means = [float(sums[min(w, len(known)) - 1]) / min(w, len(known)) for w in MEANS_S]
+    trends = [_trend(known[-w:], means[0], horizon_s) for w in TRENDS_S]
     return np.maximum(means + trends, 0.5)
 
 
-def _trend(rates: NDArray[np.float64], horizon_s: int) -> float:
+def _trend(rates: NDArray[np.float64], level: float, horizon_s: int) -> float:
     """Extend the slope as far as it is significant; never below half the level."""
     n = len(rates)
-    level = float(rates[-PEAK_S:].mean())
     if n < 8:
         return level
-    x = np.arange(n) - (n - 1) / 2
+    x = np.arange((1 - n) / 2, n / 2)
     sxx = n * (n * n - 1) / 12.0
-    mean = float(rates.mean())
+    mean = float(rates.sum()) / n
     slope = float(x @ rates) / sxx
-    noise = rates - mean - slope * x
-    error = float(noise @ noise) / (n - 2) / sxx
+    unexplained = float(rates @ rates) - n * mean * mean - slope * slope * sxx
+    error = max(unexplained, 0.0) / (n - 2) / sxx
     trust = slope * slope / (slope * slope + 4.0 * error + 1e-12)
     ahead = mean + trust * slope * ((n - 1) / 2 + 0.9 * horizon_s)
     return max(ahead, 0.5 * level)

@@ -184,23 +184,19 @@ def _compare(
     told: _Told, seen: Seen, *, steady_s: float, elapsed_s: float, first: bool
 ) -> tuple[Seen, NDArray[np.float64]]:
     """Return the renewed memory and the sum of what replicas counted since their last reports."""
-    line_of = {replica_id: i for i, replica_id in enumerate(seen.ids)}
-    known = np.array([line_of.get(replica_id, -1) for replica_id in told.ids], dtype=np.int64)
-    is_known = known >= 0
-    before = np.zeros_like(told.counters)
-    before[is_known] = seen.counters[known[is_known]]
+    if told.ids == seen.ids:
+        known, last = np.ones(len(seen.ids), np.bool_), seen
+    else:
+        known, last = _aligned(told, seen)
+    over_s = told.at_s - last.at_s
+    deltas = told.counters - last.counters
     if first:
-        before[~is_known] = told.counters[~is_known]
-    over_s = np.full(len(known), elapsed_s)
-    over_s[is_known] = told.at_s[is_known] - seen.at_s[known[is_known]]
-    deltas = told.counters - before
+        deltas[~known] = 0.0
     went_back = deltas.min(axis=1, initial=0.0) < 0
-    recent = np.zeros(len(known), np.bool_)
-    recent[is_known] = steady_s - seen.fresh_s[known[is_known]] <= CARRY_S
-    no_news = is_known & ((over_s == 0) | (went_back & (over_s < 0) & recent))
+    recent = steady_s - last.fresh_s <= CARRY_S
+    no_news = known & ((over_s == 0) | (went_back & (over_s < 0) & recent))
     deltas[went_back] = told.counters[went_back]
-    over_s[over_s <= 0] = elapsed_s
-    news = np.flatnonzero(~no_news)
+    over_s[~known | (over_s <= 0)] = elapsed_s
     fresh = Seen(
         ids=told.ids,
         at_s=told.at_s,
@@ -208,10 +204,38 @@ def _compare(
         counters=told.counters,
         arrivals_rps=deltas[:, ACCEPTED] / np.maximum(over_s, SHORTEST_S),
         waiting=told.waiting,
-    ).lines(news)
-    silent = steady_s - seen.fresh_s < FORGET_S
-    silent[known[news][is_known[news]]] = False
-    return fresh.with_lines(seen.lines(np.flatnonzero(silent))), deltas[news].sum(axis=0)
+    )
+    if told.ids == seen.ids and not no_news.any():
+        return fresh, deltas.sum(axis=0)
+    news = np.flatnonzero(~no_news)
+    renewed = {told.ids[i] for i in news.tolist()}
+    kept = [
+        i
+        for i, replica_id in enumerate(seen.ids)
+        if replica_id not in renewed and steady_s - seen.fresh_s[i] < FORGET_S
+    ]
+    memory = fresh.lines(news).with_lines(seen.lines(np.array(kept, dtype=np.int64)))
+    return memory, deltas[news].sum(axis=0)
+
+
+def _aligned(told: _Told, seen: Seen) -> tuple[NDArray[np.bool_], Seen]:
+    """Return which replicas are known and their last lines in the order told, zeros if new."""
+    line_of = {replica_id: i for i, replica_id in enumerate(seen.ids)}
+    lines = np.array([line_of.get(replica_id, -1) for replica_id in told.ids], dtype=np.int64)
+    known = lines >= 0
+    n = len(lines)
+    last = Seen(
+        ids=told.ids,
+        at_s=np.zeros(n),
+        fresh_s=np.zeros(n),
+        counters=np.zeros((n, WIDTH)),
+        arrivals_rps=np.zeros(n),
+        waiting=np.zeros(n),
+    )
+    last.at_s[known] = seen.at_s[lines[known]]
+    last.fresh_s[known] = seen.fresh_s[lines[known]]
+    last.counters[known] = seen.counters[lines[known]]
+    return known, last
 
 
 def _read(reports: Sequence[ReplicaReport]) -> _Told:

@@ -17,7 +17,7 @@ class Config:
     how many requests one replica accepts before the router looks elsewhere; inside, one worker
     takes them one by one. With ``idle_s`` set, a fleet without requests for so long goes to zero,
     whatever ``min_replicas`` says. ``cold_start_prior_s`` holds until starts have been measured.
-    ``fit_steps`` bounds the work on the capacity table per decision (15 steps are about 2 ms).
+    ``fit_steps`` bounds the work on the capacity table per decision (20 steps are about 2 ms).
     """
 
     slo_ms: float = 200.0
@@ -29,7 +29,7 @@ class Config:
     interval_s: float = 1.0
     cold_start_prior_s: float = 10.0
     idle_s: float | None = None
-    fit_steps: int = 15
+    fit_steps: int = 20
 
     def __post_init__(self) -> None:
         _number("slo_ms", self.slo_ms, 0.1, 600_000.0)

@@ -39,17 +39,21 @@ class Meter:
                 rps=0.0, busy=0.0, in_house=in_house, latency_counts=np.zeros(buckets.COUNT)
             )
         elapsed_s = now.at_s - last.at_s
-        index = {replica_id: i for i, replica_id in enumerate(last.replica_ids)}
-        counters = now.counters.copy()
-        latency = now.latency_counts.astype(np.float64)
-        for i, replica_id in enumerate(now.replica_ids):
-            if replica_id in index:
-                counters[i] -= last.counters[index[replica_id]]
-                latency[i] -= last.latency_counts[index[replica_id]]
+        counters, latency = now.counters, now.latency_counts
+        if now.replica_ids == last.replica_ids:
+            counters = counters - last.counters
+            latency = latency - last.latency_counts
+        else:
+            index = {replica_id: i for i, replica_id in enumerate(last.replica_ids)}
+            pairs = [(i, index[r]) for i, r in enumerate(now.replica_ids) if r in index]
+            kept, before = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+            counters, latency = counters.copy(), latency.copy()
+            counters[kept] -= last.counters[before]
+            latency[kept] -= last.latency_counts[before]
         accepted = float(counters[:, kernel.ACCEPTED].sum())
         return Tick(
             rps=max(accepted + now.queued - last.queued, 0.0) / elapsed_s,
             busy=float(counters[:, kernel.SERVICE_SUM].sum()) / elapsed_s,
             in_house=in_house,
-            latency_counts=latency.sum(axis=0),
+            latency_counts=latency.sum(axis=0, dtype=np.float64),
         )

@@ -40,47 +40,43 @@ POLICIES: Final[dict[str, Policy]] = {
     "ray": Policy(
         make=baselines.RayDefault,
         grid={
-            "target_ongoing": (0.5, 1.0, 1.5, 2.0),
-            "look_back_s": (5.0, 15.0),
-            "upscale_delay_s": (0.0, 5.0),
+            "target_ongoing": (0.5, 1.0, 1.5),
+            "look_back_s": (5.0,),
+            "upscale_delay_s": (0.0,),
             "downscale_delay_s": (15.0, 60.0, 300.0),
         },
     ),
     "hpa-cpu": Policy(
         make=baselines.HpaCpu,
-        grid={"target": (0.4, 0.5, 0.6, 0.7, 0.8), "stabilisation_s": (60.0, 300.0)},
+        grid={"target": (0.4, 0.5, 0.6, 0.7), "stabilisation_s": (60.0,)},
     ),
     "hpa-requests": Policy(
         make=baselines.HpaRequests,
-        grid={"target": (0.4, 0.5, 0.6, 0.7, 0.8), "stabilisation_s": (60.0, 300.0)},
+        grid={"target": (0.4, 0.5, 0.6, 0.7), "stabilisation_s": (60.0,)},
     ),
     "hpa-p95": Policy(
         make=baselines.HpaP95,
-        grid={"target": (0.4, 0.6, 0.8, 1.0), "stabilisation_s": (60.0, 300.0)},
+        grid={"target": (0.4, 0.6, 0.8), "stabilisation_s": (60.0,)},
     ),
     "knative": Policy(
         make=baselines.KnativeKpa,
         grid={
-            "concurrency": (1.0, 1.5, 2.0, 3.0, 5.0),
-            "stable_s": (15, 30, 60),
-            "scale_down_delay_s": (0, 30, 120),
+            "concurrency": (1.0, 1.5, 2.0, 3.0),
+            "stable_s": (15, 60),
+            "scale_down_delay_s": (0, 30),
         },
     ),
     "sagemaker": Policy(
         make=baselines.SageMaker,
-        grid={
-            "target": (0.3, 0.4, 0.5, 0.6, 0.7),
-            "up_minutes": (1, 3),
-            "cooldown_s": (0.0, 300.0),
-        },
+        grid={"target": (0.3, 0.4, 0.5), "up_minutes": (1,), "cooldown_s": (0.0,)},
     ),
     "inferline": Policy(
         make=baselines.InferLine,
-        grid={"rho": (0.4, 0.5, 0.6, 0.7, 0.8), "down_delay_s": (15.0, 60.0)},
+        grid={"rho": (0.4, 0.45, 0.5, 0.55, 0.6), "down_delay_s": (15.0,)},
     ),
     "naive": Policy(
         make=baselines.NaiveThreshold,
-        grid={"up": (0.5, 0.75, 1.0), "down": (0.25, 0.4, 0.5), "interval_s": (2, 5, 10)},
+        grid={"up": (0.5, 0.75), "down": (0.25, 0.4), "interval_s": (2, 5)},
     ),
     ORACLE: Policy(make=OracleAutoscaler),
 }

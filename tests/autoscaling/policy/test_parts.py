@@ -104,17 +104,30 @@ def reference_service() -> ServiceState:
     )
 
 
-def test_the_fit_finds_the_simulated_capacity():
-    """Long simulations of the reference scenario give .618 and .876 for 1 and 4 replicas."""
-    config = Config(fit_steps=200)
+#: Loads at which so many are late: long simulations of the reference scenario (``stationary``).
+TRUE_LOADS = {
+    1: {0.05: 0.618},
+    4: {0.01: 0.746, 0.05: 0.876},
+    6: {0.01: 0.790, 0.05: 0.906},
+    16: {0.01: 0.830, 0.05: 0.961},
+    48: {0.01: 0.857, 0.05: 0.990},
+}
+
+
+def test_the_table_agrees_with_long_simulations_between_and_above_the_fitted_counts():
+    config = Config(fit_steps=500)
     service = reference_service()
     state = capacity.CapacityState()
-    for _ in range(200):
+    for _ in range(60):
         state = capacity.update(state, service, 2, config)
-    assert [c for c, _ in state.stretches] == list(capacity.FITTED)
-    for replicas, utilisation in ((1, 0.618), (4, 0.876)):
-        rps = capacity.capacity_rps(state, replicas, service.mean_s, config)
-        assert rps * service.mean_s / replicas == pytest.approx(utilisation, rel=0.04)
+    assert {fit.replicas for fit in state.fits} == set(capacity.FITTED)
+    for replicas, loads in TRUE_LOADS.items():
+        for late, load in loads.items():
+            rps = np.array([load * replicas / service.mean_s])
+            found = capacity.late_shares(
+                state, np.array([replicas]), rps * [0.95, 1.05], service.mean_s, config
+            )[0]
+            assert found[0] < late < found[1], (replicas, late, found)
     assert capacity.need(state, 1e9, service.mean_s, config) == config.max_replicas
 
 
@@ -128,11 +141,13 @@ def test_late_shares_fall_with_replicas_and_grow_with_load():
     assert (np.diff(late, axis=0) <= 1e-3).all()
 
 
-def test_a_fit_is_the_same_however_it_is_sliced():
+def test_a_fit_is_deterministic_and_may_be_sliced():
     counts = reference_service().counts
-    whole = fitting.advance(fitting.begin(2, 5, 0.2, 0.05, counts), 40)
-    assert whole.step == 40
-    assert np.isfinite(whole.busy_until_s).all()
+    sliced = [fitting.begin(2, 5, 0.2, 0.05, counts) for _ in range(2)]
+    for _ in range(4):
+        sliced = [fitting.advance(run, 10) for run in sliced]
+    assert [run.step for run in sliced] == [40, 40]
+    assert np.array_equal(sliced[0].busy_until_s, sliced[1].busy_until_s)
 
 
 def test_forecasts_learn_a_steady_load():
