@@ -18,6 +18,7 @@ from autoscaling.policy import (
     starts,
     telemetry,
 )
+from autoscaling.policy.plausible import plausible
 from autoscaling.policy.state import State
 from autoscaling.policy.telemetry import COMPLETED, WITHIN, Flow
 from autoscaling.policy.types import Config, Judgement, Observation, Term
@@ -62,6 +63,7 @@ def decide(observation: Observation, state: State, config: Config) -> Decision:
     and in the first seconds after a start, it never falls. Called again before ``interval_s``
     has passed it repeats the target. Bounds always hold, except that idle fleets may go to zero.
     """
+    observation = plausible(observation, config)
     if not math.isfinite(observation.now_s):
         return _stay(observation, state, config, Term.NO_DATA, "hold: the clock gives no number")
     elapsed_s = config.interval_s
@@ -201,7 +203,7 @@ def _drain(
 ) -> tuple[int, float]:
     """Return replicas that work off what will wait, and how much that will be."""
     mean_s = state.service.mean_s
-    running = max(observation.running, 0)
+    running = observation.running
     # One in service and one behind it in each replica is how a busy fleet looks when all is well.
     waiting = max(flow.waiting - 2.0 * max(running, 1), 0.0)
     rps = max(level_rps, flow.arrivals_rps or 0.0) * state.feedback.correction
@@ -316,7 +318,7 @@ def _finish(
     missing, age_s = starts.stuck(state.starts, usual_s, state.steady_s)
     if missing:
         reason += f"; {missing} ordered {age_s:.0f} s ago have not started"
-    more = bounded - max(observation.target, 0)
+    more = bounded - observation.target
     if more > 0:
         state = replace(state, starts=starts.order(state.starts, more, state.steady_s))
     return Decision(target=bounded, term=term, reason=reason, judgement=judgement, state=state)

@@ -15,6 +15,7 @@ from autoscaling.errors import AutoscalingError
 from autoscaling.policy.burst import BurstState
 from autoscaling.policy.capacity import CapacityState
 from autoscaling.policy.feedback import FeedbackState
+from autoscaling.policy.fitting import Fit
 from autoscaling.policy.forecast import ForecastState, new_state
 from autoscaling.policy.hold import HoldState
 from autoscaling.policy.service import ServiceState
@@ -56,7 +57,7 @@ def to_dict(state: State) -> dict[str, Any]:
     """Write a state as JSON types."""
     kept = dataclasses.replace(
         state,
-        capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves={}, limits={}),
+        capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves=[], limits={}),
     )
     return {"version": VERSION, **_plain(kept)}
 
@@ -106,6 +107,10 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
+def _tuples_of(written: dict[str, Any]) -> dict[str, Any]:
+    return {key: _tuples(value) for key, value in written.items()}
+
+
 def _read(kind: Any, written: dict[str, Any]) -> Any:
     """Build one part; arrays take the shape and type of a fresh part's, which they must have.
 
@@ -116,7 +121,11 @@ def _read(kind: Any, written: dict[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(kind):
         value, usual = written[spec.name], getattr(fresh, spec.name)
-        if dataclasses.is_dataclass(usual):
+        if spec.name == "fits":
+            values[spec.name] = tuple(
+                Fit(**{k: _tuples(v) for k, v in fit.items()}) for fit in value
+            )
+        elif dataclasses.is_dataclass(usual):
             values[spec.name] = _read(type(usual), value)
         elif isinstance(usual, np.ndarray):
             array = np.array(value, dtype=np.float64).astype(usual.dtype)
@@ -126,6 +135,8 @@ def _read(kind: Any, written: dict[str, Any]) -> Any:
             if array.shape != shape:
                 raise ValueError(f"{spec.name}: shape {array.shape}, expected {shape}")
             values[spec.name] = array
+        elif isinstance(usual, list | dict):
+            values[spec.name] = usual  # a memory of results: see CapacityState
         else:
             values[spec.name] = _tuples(value)
     return kind(**values)

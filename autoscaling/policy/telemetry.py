@@ -154,7 +154,7 @@ def merge(
     )
     live = steady_s - seen.fresh_s <= CARRY_S + elapsed_s
     reporting = int(np.count_nonzero(live))
-    queued = _plausible(router_queued)
+    queued = router_queued if 0 < router_queued < IMPLAUSIBLE else 0.0
     rate: float | None = None
     if state.looked and (reporting or queued > 0):
         rate = float(seen.arrivals_rps @ live) + (queued - state.queued) / elapsed_s
@@ -241,11 +241,11 @@ def _aligned(told: _Told, seen: Seen) -> tuple[NDArray[np.bool_], Seen]:
 def _read(reports: Sequence[ReplicaReport]) -> _Told:
     """Read reports into arrays, those that cannot be true left out."""
     try:
-        numbers, services = _numbers(reports)
+        numbers = _numbers(reports)
     except (TypeError, ValueError, OverflowError):
         reports = [report for report in reports if _is_numeric(report)]
-        numbers, services = _numbers(reports)
-    now, counters = numbers[:, :3], np.concatenate([numbers[:, 3:], services], axis=1)
+        numbers = _numbers(reports)
+    now, counters = numbers[:, :3], numbers[:, 3:]
     # NaN fails every comparison, and makes minimum and maximum NaN.
     good = (counters.min(axis=1, initial=0.0) >= 0) & (
         counters.max(axis=1, initial=0.0) < IMPLAUSIBLE
@@ -254,28 +254,30 @@ def _read(reports: Sequence[ReplicaReport]) -> _Told:
     good &= (now[:, 1:] < IMPLAUSIBLE).all(axis=1)
     good &= counters[:, WITHIN] <= counters[:, COMPLETED]
     good &= counters[:, COMPLETED] <= counters[:, ACCEPTED]
+    believed = int(np.count_nonzero(good))
     line_of = {reports[i].replica_id: i for i in np.flatnonzero(good).tolist()}
-    lines = np.fromiter(line_of.values(), np.int64, len(line_of))
-    inside = counters[lines, ACCEPTED] - counters[lines, COMPLETED]
+    if len(line_of) < len(reports):
+        lines = np.fromiter(line_of.values(), np.int64, len(line_of))
+        now, counters = now[lines], counters[lines]
+    inside = counters[:, ACCEPTED] - counters[:, COMPLETED]
     return _Told(
         ids=tuple(line_of),
-        at_s=now[lines, 0],
-        counters=counters[lines],
-        waiting=np.maximum(now[lines, 1] + now[lines, 2], inside),
-        believed=int(np.count_nonzero(good)),
+        at_s=now[:, 0],
+        counters=counters,
+        waiting=np.maximum(now[:, 1] + now[:, 2], inside),
+        believed=believed,
     )
 
 
-def _numbers(
-    reports: Sequence[ReplicaReport],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the scalars (at_s, ongoing, queued, then as in a counter vector) and the buckets.
+def _numbers(reports: Sequence[ReplicaReport]) -> NDArray[np.float64]:
+    """Return one line per report: at_s, ongoing, queued, then the layout of a counter vector.
 
     Raises TypeError, ValueError or OverflowError if one of the reports holds no numbers.
     """
     if not all(isinstance(report.replica_id, str) for report in reports):
         raise TypeError("a replica's id is text")
-    numbers = [
+    numbers = np.empty((len(reports), 3 + WIDTH))
+    numbers[:, : 3 + SCALARS] = [
         (
             r.at_s,
             r.ongoing,
@@ -287,10 +289,10 @@ def _numbers(
             r.service_s_sumsq,
         )
         for r in reports
-    ]
-    scalars = np.array(numbers, dtype=np.float64).reshape(len(reports), 3 + SCALARS)
+    ] or np.empty((0, 3 + SCALARS))
     services = np.array([r.service_counts for r in reports], dtype=np.float64)
-    return scalars, services.reshape(len(reports), buckets.COUNT)
+    numbers[:, 3 + SCALARS :] = services.reshape(len(reports), buckets.COUNT)
+    return numbers
 
 
 def _is_numeric(report: ReplicaReport) -> bool:
@@ -299,11 +301,3 @@ def _is_numeric(report: ReplicaReport) -> bool:
     except (TypeError, ValueError, OverflowError):
         return False
     return True
-
-
-def _plausible(queued: float) -> float:
-    """Return the router's queue, 0 if it cannot be true."""
-    try:
-        return float(queued) if 0 < queued < IMPLAUSIBLE else 0.0
-    except TypeError:
-        return 0.0
