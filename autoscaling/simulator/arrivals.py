@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from autoscaling.errors import TraceError
 from autoscaling.simulator.kernel import NEVER, Requests
 from autoscaling.simulator.scenario import Scenario
+
+#: A month, second by second, is as much as can be held and replayed in reasonable time.
+LONGEST_S: Final = 31 * 86_400
+HIGHEST_RPS: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,39 +36,65 @@ def read_trace(path: Path) -> Trace:
     """Read a CSV with the header ``t_s,rps``, or with one column ``t_s`` of request timestamps.
 
     Rates hold from their time until the next line's; timestamps may come in any order and are
-    shifted so that the first second of the trace holds the first of them.
+    shifted so that the first second of the trace holds the first of them. Blank lines are skipped.
+    Raises ``TraceError`` that names the file, the line, what stands there and what is allowed.
     """
     try:
-        with path.open(newline="") as lines:
-            rows = list(csv.reader(lines))
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.reader(lines)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
     if header not in (["t_s", "rps"], ["t_s"]):
-        raise TraceError(f"{path}: header is {header}, allowed: t_s,rps (rates) or t_s (requests)")
-    values = np.array([_numbers(path, i, row, len(header)) for i, row in enumerate(rows[1:], 2)])
+        found = ",".join(header) or "nothing"
+        raise TraceError(
+            f"{path}: the first line is {found!r}, allowed: t_s,rps (rates) or t_s (requests)"
+        )
+    values = np.array([_numbers(path, line, row, len(header)) for line, row in rows[1:]])
     if len(values) == 0:
         raise TraceError(f"{path}: no lines after the header")
+    first_s, last_s = float(values[:, 0].min()), float(values[:, 0].max())
+    if last_s - first_s > LONGEST_S:
+        raise TraceError(
+            f"{path}: t_s goes from {first_s:g} to {last_s:g}, allowed: {LONGEST_S} s in all"
+        )
     if len(header) == 1:
         times = np.sort(values[:, 0])
         times -= math.floor(times[0])
         rps = np.bincount(times.astype(np.int64)).astype(np.float64)
         return Trace(name=path.name, rps=rps, timestamps_s=times)
+    _check_rates(path, values, [line for line, _ in rows[1:]])
     times, rates = values[:, 0], values[:, 1]
-    if np.any(np.diff(times) <= 0) or np.any(rates < 0):
-        raise TraceError(f"{path}: t_s must increase from line to line and rps must be 0 or more")
     seconds = np.arange(times[0], math.floor(times[-1]) + 1)
     held = np.searchsorted(times, seconds, side="right") - 1
     return Trace(name=path.name, rps=rates[held])
+
+
+def _check_rates(path: Path, values: NDArray[np.float64], lines: list[int]) -> None:
+    """Raise for times that do not increase and for rates that no simulation could bear."""
+    back = np.flatnonzero(np.diff(values[:, 0]) <= 0)
+    if len(back):
+        at = int(back[0]) + 1
+        raise TraceError(
+            f"{path}:{lines[at]}: t_s = {values[at, 0]:g} after {values[at - 1, 0]:g}, "
+            "allowed: t_s increases from line to line"
+        )
+    wrong = np.flatnonzero((values[:, 1] < 0) | (values[:, 1] > HIGHEST_RPS))
+    if len(wrong):
+        at = int(wrong[0])
+        raise TraceError(
+            f"{path}:{lines[at]}: rps = {values[at, 1]:g}, allowed: 0 to {HIGHEST_RPS:g}"
+        )
 
 
 def _numbers(path: Path, line: int, row: list[str], columns: int) -> list[float]:
     try:
         numbers = [float(cell) for cell in row]
     except ValueError as error:
-        raise TraceError(f"{path}:{line}: {row} are not numbers") from error
+        raise TraceError(f"{path}:{line}: {','.join(row)!r} are not numbers") from error
     if len(numbers) != columns or not all(math.isfinite(n) for n in numbers):
-        raise TraceError(f"{path}:{line}: {row}, allowed: {columns} finite numbers")
+        raise TraceError(f"{path}:{line}: {','.join(row)!r}, allowed: {columns} finite numbers")
     return numbers
 
 

@@ -13,6 +13,8 @@ from autoscaling.simulator.scenario import Scenario
 
 #: Offered loads per replica at which late shares are simulated.
 LOADS = tuple(float(u) for u in np.round(np.linspace(0.30, 0.99, 24), 4))
+#: Replica counts that are simulated, the highest apart.
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 def steady_latencies(
@@ -36,35 +38,47 @@ def steady_latencies(
     return stream.latency_s[requests // 10 :]
 
 
-@lru_cache(maxsize=8)
-def late_shares(scenario: Scenario, requests: int = 150_000) -> NDArray[np.float64]:
-    """Share of late requests, one line for each number of replicas from 1, one column per load.
+def bearable_load(scenario: Scenario, replicas: int, requests: int) -> float:
+    """Highest load per replica at which ``quantile`` are in time.
 
-    Simulated at some replica counts and interpolated between them; for each count from the
-    highest load down, until practically nothing is late.
+    Bisected over ``LOADS``, where late shares are simulated, and interpolated between two of them.
+    """
+    allowed = 1.0 - scenario.quantile
+
+    def late_share(i: int) -> float:
+        latencies = steady_latencies(scenario, replicas, LOADS[i], requests, seed=7)
+        return float(np.mean(latencies > scenario.slo_s))
+
+    low, high = 0, len(LOADS) - 1
+    late_low, late_high = late_share(low), late_share(high)
+    if late_low >= allowed or late_high <= allowed:
+        return LOADS[low] if late_low >= allowed else LOADS[high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        late = late_share(middle)
+        if late <= allowed:
+            low, late_low = middle, late
+        else:
+            high, late_high = middle, late
+    part = (allowed - late_low) / (late_high - late_low)
+    return LOADS[low] + part * (LOADS[high] - LOADS[low])
+
+
+@lru_cache(maxsize=8)
+def _loads(scenario: Scenario, requests: int) -> NDArray[np.float64]:
+    """Bearable load for 1, 2, … replicas: simulated at some counts.
+
+    In between, the distance to full load is a power of the count (square-root staffing).
     """
     top = scenario.max_replicas
-    grid = sorted(
-        {c for c in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128) if c < top} | {top}
-    )
-    simulated = np.zeros((len(grid), len(LOADS)))
-    for i, c in enumerate(grid):
-        for j in reversed(range(len(LOADS))):
-            latencies = steady_latencies(scenario, c, LOADS[j], requests, seed=7)
-            simulated[i, j] = np.mean(latencies > scenario.slo_s)
-            if simulated[i, j] < (1.0 - scenario.quantile) / 20:
-                break
-    simulated = np.maximum.accumulate(simulated, axis=1)  # more load is never better
+    grid = sorted({c for c in COUNTS if c < top} | {top})
+    simulated = [bearable_load(scenario, c, requests) for c in grid]
     counts = np.log(np.arange(1, top + 1))
-    return np.column_stack(
-        [np.interp(counts, np.log(grid), simulated[:, i]) for i in range(len(LOADS))]
-    )
+    return 1.0 - np.exp(np.interp(counts, np.log(grid), np.log1p(-np.array(simulated))))
 
 
-def capacity_rps(scenario: Scenario) -> NDArray[np.float64]:
+def capacity_rps(scenario: Scenario, requests: int = 150_000) -> NDArray[np.float64]:
     """Highest steady rate at which ``quantile`` are in time, for 1, 2, … replicas."""
-    shares = late_shares(scenario)
-    allowed = 1.0 - scenario.quantile
-    load = np.array([np.interp(allowed, line, LOADS) for line in shares])
+    load = _loads(scenario, requests)
     rates = load * np.arange(1, len(load) + 1) / scenario.mean_service_s
     return np.maximum.accumulate(rates)

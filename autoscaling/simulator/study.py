@@ -1,6 +1,7 @@
 """Run policies over traces and seeds, at their defaults or over a grid of settings."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from autoscaling.simulator.scenario import Scenario
 from autoscaling.simulator.stationary import capacity_rps
 
 Settings = Mapping[str, float]
+OURS: Final = "latency"
 ORACLE: Final = "oracle"
+#: Share in time that a setting must reach to be compared by its cost.
+ENOUGH: Final = 0.992
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ class Policy:
 
 
 POLICIES: Final[dict[str, Policy]] = {
-    "latency": Policy(make=LatencyAutoscaler, grid={"caution": (0.1, 0.2, 0.4, 0.8, 1.6)}),
+    OURS: Policy(make=LatencyAutoscaler, grid={"caution": (0.1, 0.2, 0.4, 0.8, 1.6)}),
     "ray": Policy(
         make=baselines.RayDefault,
         grid={
@@ -104,7 +108,7 @@ class Record:
     violated_windows: float
     replica_hours: float
     oracle_replica_hours: float
-    cost_ratio: float
+    cost_ratio: float | None  # None: nothing was ever needed
     scale_events: int
     settings: Settings
 
@@ -157,7 +161,7 @@ def run_job(job: Job) -> Record:
         violated_windows=judged.violated_windows,
         replica_hours=judged.replica_hours,
         oracle_replica_hours=oracle_hours,
-        cost_ratio=judged.replica_hours / oracle_hours if oracle_hours > 0 else float("nan"),
+        cost_ratio=judged.replica_hours / oracle_hours if oracle_hours > 0 else None,
         scale_events=judged.scale_events,
         settings=dict(job.settings),
     )
@@ -187,21 +191,26 @@ def _summary(policy: str, settings: dict[str, float], of: Sequence[Record]) -> d
     for record in of:
         by_trace.setdefault(record.trace, []).append(record.attainment)
     n = len(of)
+    ratios = [record.cost_ratio for record in of if record.cost_ratio is not None]
     return {
         "policy": policy,
         "settings": settings,
         "attainment": sum(r.attainment for r in of) / n,
         "worst_trace": min(sum(a) / len(a) for a in by_trace.values()),
         "violated_windows": sum(r.violated_windows for r in of) / n,
-        "cost_ratio": sum(r.cost_ratio for r in of) / n,
+        "cost_ratio": sum(ratios) / len(ratios) if ratios else math.nan,
         "scale_events": sum(r.scale_events for r in of) / n,
     }
 
 
-def best_settings(
-    summaries: Sequence[dict[str, Any]], attainment: float = 0.99
-) -> dict[str, dict[str, Any]]:
-    """Per policy: the cheapest setting that attains so much, or else the one that attains most."""
+def best_settings(summaries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Per policy: the cheapest setting that attains enough, or else the one that attains most.
+
+    Enough is what our policy attains at its defaults in the same run, else ``ENOUGH``.
+    """
+    attainment = next(
+        (s["attainment"] for s in summaries if s["policy"] == OURS and not s["settings"]), ENOUGH
+    )
     best: dict[str, dict[str, Any]] = {}
     for line in summaries:
         old = best.get(line["policy"])

@@ -180,9 +180,11 @@ def _show(records: list[Record], *, as_json: bool, grid: bool) -> None:
         for line in plain:
             if not grid:
                 del line["settings"]
-        typer.echo(json.dumps(plain, indent=1))
+        typer.echo(json.dumps(plain, indent=1, allow_nan=False))
         return
     Console().print(render_table(summaries, title="mean over traces and seeds"))
     if grid:
         best = [line for line in best_settings(summaries).values() if line["policy"] != ORACLE]
-        Console().print(render_table(best, title="cheapest setting with 99 % in time"))
+        Console().print(
+            render_table(best, title="cheapest setting with as many in time, else the best")
+        )

@@ -62,3 +62,44 @@ def test_too_short_a_trace_is_misuse(tmp_path):
     result = run("--trace", str(path))
     assert result.exit_code == 2
     assert "allowed: more than the 300 s" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "the first line is 'nothing', allowed: t_s,rps"),
+        ("0,5\n1,6\n", "the first line is '0,5', allowed: t_s,rps"),
+        ("t_s,rps\n", "no lines after the header"),
+        ("t_s,rps\n0,5\n2,5\n1,5\n", "bad.csv:4: t_s = 1 after 2, allowed: t_s increases"),
+        ("t_s,rps\n0,5\n\n1,nan\n", "bad.csv:4: '1,nan', allowed: 2 finite numbers"),
+        ("t_s,rps\n0,5\n1,-5\n", "bad.csv:3: rps = -5, allowed: 0 to"),
+        ("t_s,rps\n0,5\n1,many\n", "bad.csv:3: '1,many' are not numbers"),
+        ("t_s\n5\n1e12\n", "allowed: 2678400 s in all"),
+        ("t_s\n5\n6,7\n", "bad.csv:3: '6,7', allowed: 1 finite numbers"),
+    ],
+)
+def test_bad_traces_are_misuse_and_named(tmp_path, text, complaint):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    result = run("--trace", str(path), "--json")
+    assert result.exit_code == 2
+    assert complaint in result.output
+    assert result.stdout == ""
+
+
+def test_timestamps_in_any_order_are_replayed(tmp_path):
+    path = tmp_path / "times.csv"
+    path.write_text("t_s\n" + "".join(f"{1.6e9 + t / 10}\n" for t in reversed(range(3300))))
+    result = run(
+        *("--policy", "oracle", "--trace", str(path), "--max-replicas", "2", "--workers", "1"),
+        "--json",
+    )
+    assert result.exit_code == 0, result.output
+    (record,) = json.loads(result.stdout)
+    assert record["attainment"] > 0.99
+    assert record["replica_hours"] == pytest.approx(30 / 3600, rel=0.1)
+
+
+@pytest.mark.parametrize("option", [("--quantile", "1.5"), ("--slo-ms", "-1"), ("--seed", "x")])
+def test_options_out_of_range_are_misuse(trace, option):
+    assert run("--trace", str(trace), *option).exit_code == 2
