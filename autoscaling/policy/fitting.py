@@ -158,7 +158,7 @@ def _place(
     run.oldest[every, slot] = (at + 1) % places
     run.busy_until_s[every, slot] = finish
     run.placed_s[:] = now
-    return finish - run.arrival_s
+    return np.asarray(finish - run.arrival_s)
 
 
 def result(run: FitRun) -> Fit:

@@ -74,7 +74,8 @@ def _loads(scenario: Scenario, requests: int) -> NDArray[np.float64]:
     grid = sorted({c for c in COUNTS if c < top} | {top})
     simulated = [bearable_load(scenario, c, requests) for c in grid]
     counts = np.log(np.arange(1, top + 1))
-    return 1.0 - np.exp(np.interp(counts, np.log(grid), np.log1p(-np.array(simulated))))
+    distance = np.interp(counts, np.log(grid), np.log1p(-np.array(simulated)))
+    return np.asarray(1.0 - np.exp(distance))
 
 
 def capacity_rps(scenario: Scenario, requests: int = 150_000) -> NDArray[np.float64]:
