@@ -39,8 +39,11 @@ docs: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+# About 50 minutes. Parts: `make soak PART=test_soak` (kills and outages, 30 minutes),
+# `make soak PART=test_storage_away` (10 minutes of load, 5 of them without storage).
+PART ?= test
 soak: setup
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -u -m pytest -s -m soak -k $(PART)
 
 clean:
 	rm -rf .venv $(UV_ENV) .treeline

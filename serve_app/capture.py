@@ -20,7 +20,8 @@ from serve_app.wiring import journal_limits
 logger = logging.getLogger(__name__)
 
 ORPHAN_INTERVAL_S = 5.0
-ORPHAN_TIMEOUT_S = 60.0
+# For one journal; a delivery that is refused for good is given up within it (20 attempts, 71 s).
+ORPHAN_TIMEOUT_S = 120.0
 
 
 def journal_root(settings: Settings) -> Path:

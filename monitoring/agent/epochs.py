@@ -45,6 +45,7 @@ class Epochs:
         except OSError:
             self.own.rmdir()
             raise
+        sync_folder(self._folder)
 
     def others(self) -> list[Path]:
         """List the epochs of other agents, and taken ones that still hold what could not be read.

@@ -6,13 +6,13 @@ only when the agent itself does not work; warnings alone mean that it copes.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from monitoring.agent.fleet import is_alive
 from monitoring.agent.nodes import NodeHealth
+from monitoring.agent.spool import SpoolState
 from monitoring.events import ReplicaReport
 
 NEARLY_FULL: Final = 0.9
@@ -59,16 +59,31 @@ class AgentHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What ``judge`` looks at. ``dead_threads`` names threads of the agent that have ended."""
+    """What ``judge`` looks at.
+
+    ``troubles`` are chores of the agent that fail now, ``dead_threads`` threads that have ended.
+    """
 
     shard: str
     now_s: float
+    troubles: tuple[str, ...]
     dead_threads: tuple[str, ...]
     sink: SinkHealth
     spool: SpoolHealth
     dead_letters: tuple[str, ...]
     reports: tuple[tuple[float, ReplicaReport], ...]
     nodes: tuple[NodeHealth, ...]
+
+
+def spool_health(state: SpoolState, max_bytes: int, now_s: float) -> SpoolHealth:
+    oldest_s = state.oldest_opened_at_s
+    return SpoolHealth(
+        bytes=state.bytes,
+        max_bytes=max_bytes,
+        segments=state.open_segments + state.sealed_segments,
+        lag_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
+        foreign_epochs=state.foreign_epochs,
+    )
 
 
 def judge(seen: Observed) -> AgentHealth:
@@ -93,6 +108,7 @@ def judge(seen: Observed) -> AgentHealth:
 def _warnings(seen: Observed, replicas: Iterable[ReplicaWarnings]) -> Iterable[str]:
     for name in seen.dead_threads:
         yield f"agent {seen.shard}: its thread {name} has ended; restart the agent"
+    yield from (f"agent {seen.shard}: {trouble}" for trouble in seen.troubles)
     spool, sink = seen.spool, seen.sink
     if spool.bytes >= spool.max_bytes:
         yield (
@@ -123,10 +139,3 @@ def _about(node: NodeHealth) -> Iterable[str]:
             f" {node.unacknowledged} events"
         )
     yield from (f"node {node.node}: {problem}" for problem in node.problems)
-
-
-def dead_letters_in(folder: Path) -> tuple[str, ...]:
-    """List what was set aside for people, by name; empty where there is no folder."""
-    if not folder.is_dir():
-        return ()
-    return tuple(sorted(p.name for p in folder.iterdir() if not p.name.endswith(".reason.txt")))

@@ -201,8 +201,12 @@ def known_policies(state_dir: Path, configured: Sequence[str]) -> frozenset[str]
     """
     path = state_dir / POLICIES_FILE
     remembered: list[str] = []
-    if path.exists():
+    try:
         remembered = msgspec.json.decode(path.read_bytes(), type=list[str])
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.DecodeError) as error:  # the agent must start; today's are known
+        log.error("masking policies of before cannot be read from %s: %s", path, error)
     known = frozenset(remembered) | frozenset(configured)
     if known != frozenset(remembered):
         try:

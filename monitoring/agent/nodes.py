@@ -21,6 +21,7 @@ from monitoring.events import ReplicaReport
 SETTLING_S: Final = 30.0  # an application that starts has replicas on its nodes soon
 LEASE_S: Final = 90.0  # a look takes no longer
 PAUSE_S: Final = 10.0  # between two looks at a node
+PROBLEM_PAUSE_S: Final = 60.0  # where the last one met a problem
 
 
 class Poll(msgspec.Struct, frozen=True):
@@ -99,7 +100,8 @@ class Nodes:
         now_s = self._clock()
         with self._mutex:
             began_s, _ = self._leases.get(look.node, (0.0, 0.0))
-            self._leases[look.node] = (began_s, now_s + PAUSE_S)
+            pause_s = PROBLEM_PAUSE_S if look.problems else PAUSE_S
+            self._leases[look.node] = (began_s, now_s + pause_s)
             self._problems.pop(look.node, None)
             if look.problems:
                 self._problems[look.node] = look.problems

@@ -3,7 +3,7 @@ the same segment gives the same file, so storing it twice changes nothing.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from monitoring.agent.ingest import frame_schema, sampled_by_names
-from monitoring.agent.ledger import Coverage, Covered, all_dropped, merged
+from monitoring.agent.ledger import Coverage, Covered, Tally, all_dropped, merged
 from monitoring.agent.spool_frames import Frame, Kind, OpenHead, RowsHead, scan
 from monitoring.errors import FrameCorrupt
 from monitoring.events import (
@@ -105,6 +105,16 @@ def read_account(view: memoryview) -> SegmentAccount:
     if opening is None:
         raise FrameCorrupt("no opening frame: the segment's stream is unknown")
     return SegmentAccount(opening=opening, runs=tuple(runs), sealed=sealed)
+
+
+def lost(tallies: Iterable[Tally]) -> dict[str, int]:
+    """Sum what the agent itself had to drop, by reason."""
+    lost: dict[str, int] = {}
+    for tally in tallies:
+        for reason in (CORRUPT, UNSTORABLE):
+            if tally.dropped.get(reason):
+                lost[reason] = lost.get(reason, 0) + tally.dropped[reason]
+    return lost
 
 
 def build(account: SegmentAccount) -> BuiltFile:

@@ -6,6 +6,7 @@ account although their files may still lie there; recovery deletes those files.
 """
 
 import errno
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 
 from monitoring.agent.intervals import Intervals
 from monitoring.agent.ledger import Coverage, Tally
+
+log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "received.msgpack"
 RESERVE_NAME: Final = "reserve"
@@ -66,7 +69,11 @@ class Received:
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if stamp == self._stamp:
             return
-        stored = msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint)
+        try:
+            stored = msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint)
+        except msgspec.DecodeError as error:
+            self._without_checkpoint(error)
+            return
         for producer, state in stored.producers.items():
             for first, last in state.ranges:
                 self.add_elsewhere(producer, first, last, state.seen_at_s)
@@ -76,6 +83,17 @@ class Received:
         self.retired = stored.retired
         self.settled = stored.settled
         self._stamp = stamp
+
+    def _without_checkpoint(self, error: msgspec.DecodeError) -> None:
+        """Go on with what frames and deliveries say, which is nearly all; keep the file for people.
+
+        Each delivery says what its producer has been acknowledged, and a segment that was stored
+        and not deleted makes the same file again. Only a delivery that was stored and never
+        acknowledged can come twice.
+        """
+        aside = self._path.with_suffix(".unreadable")
+        log.error("%s cannot be read (%s); it is kept as %s", self._path, error, aside)
+        self._path.replace(aside)
 
     def add(self, producer: str, first: int, last: int, now_s: float) -> None:
         """Note numbers that are in a spool here."""

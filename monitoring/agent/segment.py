@@ -11,6 +11,7 @@ import msgspec
 
 from monitoring.agent.ledger import Tally
 from monitoring.agent.parquet import covered, read_account
+from monitoring.agent.received import sync_folder
 from monitoring.agent.spool_frames import Kind, OpenHead, RowsHead, SealHead, encode, scan
 from monitoring.events import Stream
 
@@ -48,6 +49,7 @@ class OpenSegment:
     frames: int = 0
     appended_at_s: float = 0.0
     dirty: bool = True
+    listed: bool = False  # its name is on disk too
     broken: bool = False
     account: dict[str, Tally] = field(default_factory=dict)
 
@@ -59,9 +61,13 @@ class OpenSegment:
         self.appended_at_s = now_s
 
     def sync(self) -> None:
+        """Force what was appended, and the first time the file's name, to disk."""
         if self.dirty:
             os.fdatasync(self.descriptor)
             self.dirty = False
+        if not self.listed:
+            sync_folder(self.path.parent)
+            self.listed = True
 
     def seal(self, now_s: float) -> SealedSegment:
         """Write the last frame, force everything to disk and close the file."""
@@ -194,4 +200,8 @@ def seal_or_close(segment: OpenSegment, now_s: float) -> SealedSegment:
         return segment.seal(now_s)
     except OSError as error:
         log.warning("segment %s closed without its seal: %s", segment.name, error)
-        return segment.close()
+    try:
+        segment.sync()  # its rows are acknowledged, with or without a seal
+    except OSError as error:
+        log.error("segment %s may not outlive a loss of power: %s", segment.name, error)
+    return segment.close()

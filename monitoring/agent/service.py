@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,12 @@ import msgspec
 from monitoring.agent.counters import Counters
 from monitoring.agent.epochs import new_epoch
 from monitoring.agent.fleet import AgentCounts, Fleet, merge
-from monitoring.agent.health import (
-    AgentHealth,
-    Observed,
-    SinkHealth,
-    SpoolHealth,
-    dead_letters_in,
-    judge,
-)
+from monitoring.agent.health import AgentHealth, Observed, SinkHealth, judge, spool_health
 from monitoring.agent.intake import Intake, Observer
-from monitoring.agent.ledger import LiveLedger, Tally, live_ledger
+from monitoring.agent.ledger import LiveLedger, live_ledger
 from monitoring.agent.metrics import exposition
 from monitoring.agent.nodes import Nodes
-from monitoring.agent.parquet import CORRUPT, UNSTORABLE
+from monitoring.agent.parquet import lost
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.sink import FsspecSink, Sink
 from monitoring.agent.spool import Spool
@@ -98,6 +91,7 @@ class MonitoringService:
         self._fleet = Fleet()
         self.nodes = Nodes(node, self._fleet, clock)
         self._counters = Counters(folder, epoch)
+        self._troubles: dict[str, str] = {}  # by what was tried: why it failed the last time
         self._guarded("loading counters", self._exchange)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
@@ -158,7 +152,7 @@ class MonitoringService:
         now_s = self._clock()
         counts = merge([self._counters.others, self._life()])
         counts.fleet = self._fleet.totals(now_s)
-        counts.lost_events = _lost((*settled.values(), retired))
+        counts.lost_events = lost((*settled.values(), retired))
         oldest = state.oldest_opened_at_s
         counts.sink_lag_s = 0.0 if oldest is None else max(0.0, now_s - oldest)
         counts.spool_bytes = state.bytes
@@ -201,26 +195,21 @@ class MonitoringService:
 
     def health(self) -> AgentHealth:
         """Say whether both threads live, what stands in the way of storage, what replicas say."""
-        now_s, state, uploader = self._clock(), self.spool.state(), self.uploader
-        oldest_s = state.oldest_opened_at_s
+        now_s, uploader = self._clock(), self.uploader
+        spool = spool_health(self.spool.state(), self._settings.spool.max_bytes, now_s)
         return judge(
             Observed(
                 shard=self._settings.shard,
                 now_s=now_s,
+                troubles=tuple(f"{what} fails: {why}" for what, why in [*self._troubles.items()]),
                 dead_threads=tuple(t.name for t in self._threads if not t.is_alive()),
                 sink=SinkHealth(
                     last_success_s=uploader.last_success_s,
                     failing_since_s=uploader.failing_since_s,
                     last_error=uploader.last_error,
                 ),
-                spool=SpoolHealth(
-                    bytes=state.bytes,
-                    max_bytes=self._settings.spool.max_bytes,
-                    segments=state.open_segments + state.sealed_segments,
-                    lag_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
-                    foreign_epochs=state.foreign_epochs,
-                ),
-                dead_letters=dead_letters_in(self.spool.dead_letters),
+                spool=spool,
+                dead_letters=self.spool.dead_letters.names(),
                 reports=tuple(self._fleet.reports()),
                 nodes=tuple(self.nodes.health()),
             )
@@ -311,10 +300,19 @@ class MonitoringService:
         self.spool.seal_due(now_s)
 
     def _guarded(self, what: str, action: Callable[[], object]) -> None:
+        """Do what is done again soon; the thread lives on, and health says what went wrong last."""
         try:
             action()
         except (OSError, MonitoringError) as error:
-            log.error("%s failed and is tried again: %s", what, error)
+            if what not in self._troubles:
+                log.error("%s failed and is tried again: %s", what, error)
+            self._troubles[what] = str(error)
+        except Exception as error:  # a defect; without its thread the agent would only look alive
+            if what not in self._troubles:
+                log.exception("%s failed and is tried again", what)
+            self._troubles[what] = repr(error)
+        else:
+            self._troubles.pop(what, None)
 
     def _refuse_rest(self) -> None:
         while not self._waiting.empty():
@@ -337,13 +335,3 @@ class MonitoringService:
             if not busy:
                 self._hurry.wait(wait_s)
                 self._hurry.clear()
-
-
-def _lost(tallies: Iterable[Tally]) -> dict[str, int]:
-    """Sum what the agent itself had to drop, by reason."""
-    lost: dict[str, int] = {}
-    for tally in tallies:
-        for reason in (CORRUPT, UNSTORABLE):
-            if tally.dropped.get(reason):
-                lost[reason] = lost.get(reason, 0) + tally.dropped[reason]
-    return lost

@@ -88,6 +88,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_open_segments: int = 64
     max_waiting_bytes: int = 256 * MIB
     producer_retention_s: float = 30 * 86400.0
+    dead_letter_bytes: int = GIB
 
     def __post_init__(self) -> None:
         for name in ("fsync_interval_s", "file_bytes", "max_age_s", "max_bytes"):

@@ -27,10 +27,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from monitoring.agent.dead_letters import DeadLetters
 from monitoring.agent.elsewhere import Elsewhere
 from monitoring.agent.epochs import Epochs
 from monitoring.agent.ledger import Coverage, Tally
-from monitoring.agent.received import RESERVE_NAME, Received, replace_file, with_reserve
+from monitoring.agent.received import RESERVE_NAME, Received, with_reserve
 from monitoring.agent.segment import (
     SUFFIX,
     OpenSegment,
@@ -72,7 +73,9 @@ class Spool:
         """
         self.epoch = epoch
         self._folder = folder
-        self.dead_letters = folder.parent.parent / "dead-letter"
+        self.dead_letters = DeadLetters(
+            folder.parent.parent / "dead-letter", settings.dead_letter_bytes
+        )
         self._settings = settings
         self._mutex = threading.RLock()
         self._numbers = 0
@@ -236,15 +239,10 @@ class Spool:
             if segment in self._sealed:
                 self._sealed.remove(segment)
             self._epochs.drop_if_empty(segment.path.parent)
+            self._met.intersection_update(self._received.intervals)
 
     def _path_of(self, segment: str) -> Path:
         return self._folder / segment.rsplit("-", 1)[0] / f"{segment}{SUFFIX}"
-
-    def keep_aside(self, path: Path, reason: str) -> None:
-        """Copy what can never be stored to the dead letters, for people to look at."""
-        self.dead_letters.mkdir(parents=True, exist_ok=True)
-        replace_file(self.dead_letters / path.name, map_file(path))
-        replace_file(self.dead_letters / f"{path.name}.reason.txt", f"{reason}\n".encode())
 
     def learn_ratio(self, spooled_bytes: int, stored_bytes: int) -> None:
         """Aim the next segments at ``file_bytes`` of Parquet, within 1 to 4 of it on disk."""
@@ -291,9 +289,12 @@ class Spool:
             segment, runs = recover(path, now_s)
         except FrameCorrupt as error:
             log.error(
-                "segment %s cannot be read: %s; kept under %s", path.name, error, self.dead_letters
+                "segment %s cannot be read: %s; kept under %s",
+                path.name,
+                error,
+                self.dead_letters.folder,
             )
-            self.keep_aside(path, str(error))
+            self.dead_letters.keep(path, str(error))
             path.unlink()
             return 0
         for head in runs:

@@ -6,7 +6,8 @@ agent takes in what its own ``state_dir`` does not hold, whichever acknowledgeme
 sending anything again is safe. Invariants:
 
 - A segment is deleted only when every run of it has been acknowledged.
-- Epochs whose agent is alive (their lock is taken) are left alone.
+- Epochs whose agent is alive (their lock is taken) are left alone, and are a problem: an agent of
+  the release before, say, that will leave them soon.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from monitoring.agent.epochs import new_epoch
+from monitoring.agent.epochs import folders, new_epoch
 from monitoring.agent.ingest import frame_schema
 from monitoring.agent.parquet import CORRUPT, SegmentAccount, read_account
-from monitoring.agent.segment import SUFFIX, SealedSegment, map_file
+from monitoring.agent.segment import SealedSegment, map_file
 from monitoring.agent.settings import SpoolSettings
 from monitoring.agent.spool import Spool
 from monitoring.agent.spool_frames import Frame, RowsHead
@@ -44,23 +45,17 @@ class HandedOver:
 
 
 def stranded(root: Path, shards: int, living: Collection[int]) -> list[Path]:
-    """List the folders of shards under ``root`` whose segments no agent of this node will store.
+    """List the folders of shards under ``root`` that hold epochs no agent of this node will take.
 
-    ``living`` are the shards whose agents live here. Segments of shards that nobody runs any more
-    are fetched by whoever opens another one.
+    ``living`` are the shards whose agents live here. Epochs of shards that nobody runs any more are
+    fetched by whoever opens another one.
     """
-
-    def has_segments(shard: Path) -> bool:
-        return next(shard.glob(f"*/*{SUFFIX}"), None) is not None
-
     if not root.is_dir():
         return []
-    mine = [root / str(shard) for shard in range(shards) if shard not in living]
-    found = [folder for folder in mine if has_segments(folder)]
-    strays = (f for f in root.iterdir() if f.name.isdecimal() and int(f.name) >= shards)
-    if mine and not found and not living and any(map(has_segments, strays)):
-        return mine[:1]
-    return found
+    used = {shard.name for shard in folders(root) if folders(shard)}
+    found = [root / str(n) for n in range(shards) if n not in living and str(n) in used]
+    strays = any(name.isdecimal() and int(name) >= shards for name in used)
+    return [root / "0"] if strays and not found and not living else found
 
 
 async def hand_over(
@@ -81,6 +76,8 @@ async def hand_over(
     settings = SpoolSettings()
     spool = await asyncio.to_thread(Spool, shard_folder, epoch, settings, clock(), shards)
     done, problem = 0, None
+    if others := spool.state().foreign_epochs:
+        problem = f"{others} lives of agents are not over or cannot be read"
     try:
         async with asyncio.timeout(timeout_s):
             while (segment := spool.next_sealed()) is not None:
@@ -100,7 +97,7 @@ async def _send(
 ) -> None:
     account = await asyncio.to_thread(lambda: read_account(map_file(segment.path)))
     if any(frame.body is None for frame, _ in account.runs):
-        spool.keep_aside(segment.path, "some of its frames fail their checksum")
+        spool.dead_letters.keep(segment.path, "some of its frames fail their checksum")
     for producer, payload in _payloads(account):
         await transport_for(producer).ingest(payload)
 

@@ -142,7 +142,7 @@ class Uploader:
         """Keep a copy for people, once, however often the upload is retried."""
         if segment.name == self._set_aside_last:
             return
-        self._spool.keep_aside(segment.path, reason)
+        self._spool.dead_letters.keep(segment.path, reason)
         self._set_aside_last = segment.name
         self.counts.dead_letters += 1
         log.error("segment %s went to the dead-letter folder: %s", segment.name, reason)

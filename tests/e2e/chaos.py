@@ -136,11 +136,14 @@ def strike(
     """Carry a plan out; storage is back at the end, whatever happened.
 
     Each blow waits until requests are answered again after the one before: a service that is down
-    all the time has nothing to lose.
+    all the time has nothing to lose. Prints a line for each.
     """
     for blow in blows:
         traffic.wait_for_answers(50)
         time.sleep(blow.wait_s)
+        what = f"kill {blow.target.name}" if isinstance(blow, Kill) else f"outage {blow.fault}"
+        so_far = f"{cluster.killed.total()} killed, {dict(traffic.outcomes)}"
+        print(f"{time.strftime('%H:%M:%S')} {what:<22} after {so_far}", flush=True)
         match blow:
             case Kill():
                 cluster.kill(blow.target, rng)

@@ -1,13 +1,15 @@
 """Everything is killed, storage goes away, releases roll: no answered request is lost or doubled.
 
 The short form is part of `make test`; `make soak` runs the long one. Its parameters come from the
-environment: TREELINE_SOAK_SEED, TREELINE_SOAK_KILLS, TREELINE_SOAK_OUTAGES, TREELINE_SOAK_MINUTES.
+environment: TREELINE_SOAK_SEED, and at least TREELINE_SOAK_KILLS, TREELINE_SOAK_OUTAGES and
+TREELINE_SOAK_MINUTES.
 """
 
 import json
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def check_log(server: S3Server, local_sink: Path, traffic: Traffic, prefix: str)
     assert found.clean, found
     verdict = verify(str(local_sink))
     assert verdict["ok"], verdict["problems"]
-    print(f"{prefix}: {dict(traffic.outcomes)}, dropped {verdict['dropped']}")
+    counts = {name: verdict[name] for name in ("received", "written", "sampled_out", "dropped")}
+    print(f"{prefix}: {dict(traffic.outcomes)}; all answered stored once; ledger {counts}")
 
 
 def settled(server: S3Server, local_sink: Path) -> bool:
@@ -89,13 +92,19 @@ def run_chaos(
     kills: int,
     outages: int,
     mean_wait_s: float,
+    least_s: float = 0.0,
 ) -> Cluster:
+    """Carry a plan out, and more kills of the same kinds until ``least_s`` seconds are over."""
     rng = random.Random(seed)
     blows = plan(rng, kills=kills, outages=outages, mean_wait_s=mean_wait_s)
     cluster = Cluster(application.ray_folder)
     prefix = f"chaos{seed}"
+    ends_s = time.monotonic() + least_s
     with Traffic(predict_url(application), body, prefix=prefix) as traffic:
         strike(blows, cluster, proxy, traffic, rng)
+        while time.monotonic() < ends_s:
+            more = plan(rng, kills=1, outages=0, mean_wait_s=mean_wait_s)
+            strike(more, cluster, proxy, traffic, rng)
         traffic.wait_for_answers(300)
     check_log(server, local_sink, traffic, prefix)
     return cluster
@@ -147,9 +156,10 @@ def test_releases_and_scaling_down_under_load_lose_and_double_nothing(
 
 
 def changed_args(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Another hand-over size and file age: replicas and agents are both replaced."""
-    args = {"args": {"capture": {"batch_rows": 200}, "agent": {"file_max_age_s": 2}}}
-    return with_application(document, args)
+    """Other limits and another file age: replicas and agents are both replaced."""
+    journal = {"segment_bytes": 64 * 1024, "quota_bytes": 1024 * 1024}
+    args = {"capture": {"batch_rows": 200, "journal": journal}, "agent": {"file_max_age_s": 2}}
+    return with_application(document, {"args": args})
 
 
 def changed_code(document: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -251,7 +261,8 @@ def test_soak(
         seed=int(os.environ.get("TREELINE_SOAK_SEED", "7")),
         kills=kills,
         outages=int(os.environ.get("TREELINE_SOAK_OUTAGES", "5")),
-        mean_wait_s=minutes * 60 / kills / 2,
+        mean_wait_s=minutes * 60 / kills / 2,  # a kill costs about as long until answers come again
+        least_s=minutes * 60,
     )
-    print(f"killed: {dict(cluster.killed)}")
-    assert cluster.killed.total() == kills
+    print(f"killed {cluster.killed.total()}: {dict(cluster.killed)}")
+    assert cluster.killed.total() >= kills

@@ -146,8 +146,9 @@ class CaptureMachine(RuleBasedStateMachine):
         self.living.append(replica)
         return replica
 
-    @rule(replica=replicas, events=st.integers(1, 12), rows=st.integers(1, 3))
+    @rule(replica=replicas, events=st.integers(1, 12) | st.just(60), rows=st.integers(1, 3))
     def answer(self, replica: Replica, events: int, rows: int) -> None:
+        """Sixty events are more than the quota holds."""
         producer = replica.journal.description.producer
         for _ in range(events):
             name = f"{producer}-request-{len(replica.recorded) + 1}"
@@ -287,8 +288,9 @@ class CaptureMachine(RuleBasedStateMachine):
         shutil.move(kept, segment.path)
         self.lose(agent)
 
-    @rule(hours=st.floats(0, 1.2))
+    @rule(hours=st.floats(0, 1.2) | st.sampled_from([-30.0, -2.0, 5.0, 49.0]))
     def time_passes(self, hours: float) -> None:
+        """Clocks are also set: back, and far ahead."""
         self.now_s += hours * 3600
         for agent in self.agents:
             agent.now_s = self.now_s

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from monitoring.agent.health import Observed, SinkHealth, SpoolHealth, dead_letters_in, judge
+from monitoring.agent.health import Observed, SinkHealth, SpoolHealth, judge
 from monitoring.agent.nodes import NodeHealth
 from tests.monitoring.agent.test_metrics import report
 
@@ -15,6 +15,7 @@ def seen(**changes):
     fine = {
         "shard": "0",
         "now_s": 100.0,
+        "troubles": (),
         "dead_threads": (),
         "sink": WELL,
         "spool": ROOMY,
@@ -44,6 +45,7 @@ def test_an_agent_that_works_says_nothing():
         ),
         ({"spool": msgspec.structs.replace(ROOMY, bytes=91)}, "91 of 100 bytes"),
         ({"spool": msgspec.structs.replace(ROOMY, bytes=100)}, "the spool is full"),
+        ({"troubles": ("fsync fails: EIO",)}, "agent 0: fsync fails: EIO"),
         ({"dead_letters": ("a", "b")}, "2 files lie in the dead letters, the last b"),
         (
             {"nodes": (node(alive=False, replicas=2, silent_s=30.0, unacknowledged=7),)},
@@ -76,10 +78,3 @@ def test_living_replicas_are_heard_and_dead_ones_are_not():
     health = seen(reports=((99.0, said), (99.0, quiet), (50.0, said)))
     assert health.warnings == ("journal: full",)
     assert [(r.replica, r.node) for r in health.replicas] == [("r1", "n")]
-
-
-def test_dead_letters_are_listed_without_their_reasons(tmp_path):
-    assert dead_letters_in(tmp_path / "none") == ()
-    for name in ("b.spool", "a.spool", "a.spool.reason.txt"):
-        (tmp_path / name).touch()
-    assert dead_letters_in(tmp_path) == ("a.spool", "b.spool")

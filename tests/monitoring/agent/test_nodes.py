@@ -4,7 +4,14 @@ import msgspec
 import pytest
 
 from monitoring.agent.fleet import ALIVE_S, Fleet
-from monitoring.agent.nodes import LEASE_S, PAUSE_S, SETTLING_S, Look, Nodes
+from monitoring.agent.nodes import (
+    LEASE_S,
+    PAUSE_S,
+    PROBLEM_PAUSE_S,
+    SETTLING_S,
+    Look,
+    Nodes,
+)
 from tests.monitoring.agent.test_metrics import report
 
 
@@ -50,7 +57,7 @@ def test_every_other_node_is_looked_at_once_in_an_agents_life(world):
     world.looks("b")
     world.looks("c", problems=("no room",))
     assert world.poll() is None
-    world.now_s += PAUSE_S
+    world.now_s += PROBLEM_PAUSE_S
     assert world.poll() == "c"  # again until nothing is left
     assert [h.problems for h in world.nodes.health()] == [("no room",)]
     world.looks("c")

@@ -226,3 +226,25 @@ def test_epochs_sort_by_time_and_differ():
     names = [new_epoch(now, chance) for now in (1.0, 1.0, 1e9, 2e9)]
     assert names == sorted(names, key=lambda n: n[:11])
     assert len(set(names)) == 4
+
+
+async def test_a_chore_that_fails_in_any_way_is_tried_again_and_told(made, caplog):
+    service = made()
+    failures = [ValueError("a defect"), OSError("a disk")]
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def sync():
+        if failures:
+            raise failures[0]
+        loop.call_soon_threadsafe(done.set)
+
+    service.spool.sync = sync
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            while str(failures[0]) not in "".join(service.health().warnings):
+                await asyncio.sleep(0.01)
+        failures.pop(0)
+    await asyncio.wait_for(done.wait(), 10)
+    assert (await service.ingest(delivery(1, 5))).through == 5
+    assert caplog.text.count("a defect") == 1  # not a line every tenth of a second
