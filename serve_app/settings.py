@@ -96,8 +96,8 @@ class Capture(Section):
     """From the request to the agent."""
 
     enabled: bool = Field(True, description="Log predictions at all.")
-    flush_interval_s: float = Field(0.1, gt=0, le=60, description="Hand over at least this often.")
-    batch_rows: int = Field(500, ge=1, le=100_000, description="Hand over at most so many rows.")
+    flush_interval_s: float = Field(1.0, gt=0, le=60, description="Hand over this often.")
+    batch_rows: int = Field(1_000, ge=1, le=100_000, description="Hand over at most so many rows.")
     journal: Journal = Journal()
 
 

@@ -4,7 +4,9 @@ Ray's processes leave their parent's process group, so the whole tree is followe
 what survives a Ctrl-C is killed by its own process id.
 """
 
+import http.client
 import os
+import random
 import shutil
 import signal
 import socket
@@ -146,7 +148,7 @@ class Server:
                     return
             except urllib.error.HTTPError as exc:
                 last = f"{exc.code}: {exc.read()[:500]!r}"
-            except OSError as exc:
+            except (OSError, http.client.HTTPException) as exc:
                 last = str(exc)
             time.sleep(0.05)
         raise NotStarted(f"no 200 in {self._launch.timeout_s:.0f} s ({last}):\n{self._tail()}")
@@ -201,10 +203,15 @@ def filled(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody has, between those that Ray's workers and the system give out."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def tree(root: int) -> dict[int, str]:

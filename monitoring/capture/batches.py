@@ -7,12 +7,13 @@ odd value never costs an event.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from monitoring.capture.rowbytes import RowEvent, row_layout
 from monitoring.events import ARROW_TYPES, Dtype, PredictionEvent, Stream, batch_schema
 
 _LABELS: Final = pa.list_(pa.string())
@@ -29,8 +30,28 @@ class Batch:
     nulled_values: int
 
 
-def to_batch(stream: Stream, events: Sequence[PredictionEvent]) -> Batch:
+def to_batch(stream: Stream, events: Sequence[PredictionEvent | RowEvent]) -> Batch:
     """One line per row in the schema of ``batch_schema(stream)``; no events, no lines."""
+    runs = [list(run) for _, run in groupby(events, type)]
+    if not runs:
+        return _from_events(stream, ())
+    parts = [
+        _from_rows(stream, run) if type(run[0]) is RowEvent else _from_events(stream, run)
+        for run in runs
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    nulled = sum(part.nulled_values for part in parts)
+    table = pa.Table.from_batches([part.rows for part in parts]).combine_chunks()
+    return Batch(rows=table.to_batches()[0], nulled_values=nulled)
+
+
+def _from_rows(stream: Stream, events: Sequence[Any]) -> Batch:
+    rows, nulled = row_layout(stream).to_batch(events)
+    return Batch(rows=rows, nulled_values=nulled)
+
+
+def _from_events(stream: Stream, events: Sequence[Any]) -> Batch:
     counts = [len(event.inputs) for event in events]
     single = sum(counts) == len(counts) and all(counts)
 

@@ -46,25 +46,26 @@ def scan_frames(data: bytes | memoryview, *, complete: bool) -> Iterator[Frame]:
     as damage and the scan looks for whole frames behind its first byte.
     """
     view = memoryview(data)
+    raw = data if isinstance(data, bytes) else bytes(data)  # a slice of bytes costs a third
     size = len(view)
     offset = good_end = 0
+    head_bytes = _HEAD.size
     while offset + OVERHEAD_BYTES <= size:
-        magic, length, seq, crc = _WHOLE_HEAD.unpack_from(view, offset)
+        magic, length, seq, crc = _WHOLE_HEAD.unpack_from(raw, offset)
         start = offset + OVERHEAD_BYTES
         end = start + length
         if magic == MAGIC and end > size and not complete:
             return
         if magic == MAGIC and end <= size:
             body = view[start:end]
-            if crc32(body, crc32(view[offset : offset + _HEAD.size])) == crc:
+            if crc32(body, crc32(raw[offset : offset + head_bytes])) == crc:
                 yield Frame(seq, body, end, offset - good_end)
                 offset = good_end = end
                 continue
-        offset = _next_magic(data, offset + 1)
+        offset = _next_magic(raw, offset + 1)
 
 
-def _next_magic(data: bytes | memoryview, start: int) -> int:
-    raw = data if isinstance(data, bytes) else bytes(data)
+def _next_magic(raw: bytes, start: int) -> int:
     found = raw.find(MAGIC, start)
     return found if found >= 0 else len(raw)
 

@@ -14,6 +14,7 @@ import numpy as np
 from monitoring.capture.drops import DropReason
 from monitoring.capture.journal import Journal
 from monitoring.capture.masking import MaskingPolicy, mask_rows
+from monitoring.capture.rowbytes import row_layout
 from monitoring.events import CaptureCounts, Feature, PredictionEvent
 
 _LARGEST_INT: Final = 2**63 - 1
@@ -33,6 +34,7 @@ class Recorder:
         self._policy = policy
         self._row_masks = policy.row_masks(features)
         self._no_row: list[Any] = [None] * len(features)
+        self._encode_row = row_layout(journal.description.stream).encode
         self._encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
         self._seq = 0
 
@@ -60,20 +62,41 @@ class Recorder:
         self._seq = seq = self._seq + 1
         try:
             policy = self._policy
+            user = None if user_id is None else policy.mask_user_id(user_id)
+            session = None if session_id is None else policy.mask_session_id(session_id)
+            tags = policy.mask_tags(context_tags)
+            masked = mask_rows(inputs, self._row_masks) if inputs else [self._no_row]
+            if len(masked) == 1 and scores and top_k is None:
+                body = self._encode_row(
+                    ts_us,
+                    request_id,
+                    status,
+                    latency_ms,
+                    masked[0],
+                    labels[0] if labels else None,
+                    scores[0],
+                    probabilities,
+                    user,
+                    session,
+                    tags,
+                )
+                if body is not None:
+                    self._journal.append(seq, body)
+                    return
             event = PredictionEvent(
                 seq,
                 ts_us,
                 request_id,
                 status,
                 latency_ms,
-                mask_rows(inputs, self._row_masks) if inputs else [self._no_row],
+                masked,
                 labels,
                 scores,
                 probabilities,
                 top_k,
-                None if user_id is None else policy.mask_user_id(user_id),
-                None if session_id is None else policy.mask_session_id(session_id),
-                policy.mask_tags(context_tags),
+                user,
+                session,
+                tags,
             )
             self._journal.append(seq, self._body(event))
         except Exception:  # noqa: BLE001  capture never hurts serving; the drop is counted

@@ -22,6 +22,7 @@ import msgspec
 from monitoring.capture.backlog import Backlog, Slice, SliceLimits, read_slice
 from monitoring.capture.batches import Batch, to_batch
 from monitoring.capture.folder import StreamDescription
+from monitoring.capture.rowbytes import RowEvent
 from monitoring.errors import DeliveryRejected
 from monitoring.events import Ack, DeliveryHeader, PredictionEvent, Stream, encode_delivery
 
@@ -60,7 +61,7 @@ class SenderSettings:
     agent that does not know the new masking policy yet may still answer.
     """
 
-    flush_interval_s: float = 0.1
+    flush_interval_s: float = 1.0
     limits: SliceLimits = field(default_factory=SliceLimits)
     first_backoff_s: float = 0.1
     max_backoff_s: float = 5.0
@@ -124,7 +125,7 @@ class Sender:
         settings: SenderSettings,
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        transpose: Callable[[Stream, Sequence[PredictionEvent]], Batch] = to_batch,
+        transpose: Callable[[Stream, Sequence[PredictionEvent | RowEvent]], Batch] = to_batch,
         log: logging.Logger | None = None,
     ) -> None:
         self.counts = SenderCounts()
