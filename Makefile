@@ -37,7 +37,7 @@ docs: setup
 	$(BIN)/python docs/generate.py
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # About 50 minutes. Parts: `make soak PART=test_soak` (kills and outages, 30 minutes),
 # `make soak PART=test_storage_away` (10 minutes of load, 5 of them without storage).

@@ -1,10 +1,13 @@
 """`make bench`: run the benchmarks of this folder in turn and write docs/benchmarks.md.
 
-    .venv/bin/python -m benchmarks [--quick] [--rounds N] [--only PEER...] [--sections NAME...]
+    .venv/bin/python -m benchmarks [--quick] [--rounds N] [--seconds N] [--minutes N]
+                                   [--only PEER...] [--sections NAME...]
+    make bench BENCH="--minutes 20"
 
 The machine should be quiet: the first lines of the page say how busy it was. `--only` chooses among
 the contenders of the serving section; sections that are not run keep their last result, which lies
-in `.treeline/bench`.
+in `.treeline/bench`. `--minutes` bounds the serving section, which begins no round it would not
+end in time; the others take about five minutes together.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -41,6 +45,8 @@ class Section:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode not in (0, 1):  # 1 is a finding, which the page must show
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+        if done.returncode:
+            print(f"{self.module} found: {done.stderr.strip() or done.stdout.strip()}", flush=True)
         self.kept.write_text(done.stdout)
 
     def lines(self) -> list[str]:
@@ -54,6 +60,13 @@ class Section:
 SECTIONS: Final = {
     "forest": Section("The compiled forest", "forest", ("--rows", "50000"), ()),
     "capture": Section("Capture in the replica", "capture_cost", ("--rounds", "5"), ()),
+    "capture-http": Section(
+        "Capture over HTTP, off and on",
+        "capture",
+        ("--rounds", "2", "--seconds", "2"),
+        ("--rounds", "9", "--seconds", "4"),
+    ),
+    "start": Section("A new replica", "replica_start", ("--rounds", "2"), ("--rounds", "7")),
     "agent": Section("The monitoring agent", "agent", ("--rows", "200000"), ()),
 }
 
@@ -64,11 +77,14 @@ def main() -> int:
     names = ("serving", *SECTIONS)
     parser.add_argument("--sections", nargs="+", choices=names, default=names)
     options = parser.parse_args()
+    started = time.monotonic()
     measure.FOLDER.mkdir(parents=True, exist_ok=True)
     for name, section in SECTIONS.items():
         if name in options.sections:
-            print(f"{name} ...", flush=True)
+            print(f"{name} ...", end=" ", flush=True)
+            began = time.monotonic()
             section.run(quick=options.quick)
+            print(f"{time.monotonic() - began:.0f} s", flush=True)
     if "serving" in options.sections:
         try:
             measure.write_results(measure.run(measure.plan_of(options)), RESULTS)
@@ -76,6 +92,7 @@ def main() -> int:
             print(f"serving: {exc}", file=sys.stderr)
             return 2
     write_page(datetime.now(UTC))
+    print(f"all in {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
 
 

@@ -1,6 +1,7 @@
 """The deployment that answers requests: one replica's parts, started and stopped in order."""
 
 import asyncio
+import gc
 import logging
 import time
 import uuid
@@ -30,6 +31,7 @@ from serve_app.other_nodes import look_at_nodes_for_ever
 from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import check_request_id, encode_request
 from serve_app.settings import Settings, UserConfig
+from serve_app.startup import StageClock, process_started_s
 from serve_app.versions import Versions
 from serve_app.wiring import bundle_folder, masking_policy, sampling_options
 
@@ -47,6 +49,8 @@ class ModelServer:
     def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
         """``arguments`` are checked settings; ``key`` is the masking key."""
         share_handlers()
+        stages = StageClock(process_started_s())
+        stages.mark("imported")
         settings = Settings.model_validate(arguments)
         self._settings = settings
         replica = serve.get_replica_context().replica_id
@@ -63,6 +67,7 @@ class ModelServer:
             version: load_served(bundle_folder(settings, version), Path(settings.state_dir))
             for version in (settings.model.version, *settings.variants)
         }
+        stages.mark("model")
         champion = self._bundles[settings.model.version].manifest
         self._policy = masking_policy(settings.masking, key)
         self._policy.require_known([feature.name for feature in champion.features])
@@ -83,6 +88,10 @@ class ModelServer:
                 asyncio.create_task(drain_orphans_for_ever(settings, self._agents)),
                 asyncio.create_task(look_at_nodes_for_ever(settings, self._agents)),
             ]
+        # What is loaded stays: a full collection would walk 240,000 objects, for 0.2 s and more.
+        gc.freeze()
+        stages.mark("ready")
+        logger.info("replica built, in seconds since its process began: %s", stages)
 
     def _start_capture(self, stream: Stream) -> StreamCapture | None:
         """Begin a stream's log; None where nothing is logged."""

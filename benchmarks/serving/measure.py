@@ -10,6 +10,7 @@ import json
 import signal
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Turn:
 class Plan:
     rounds: int
     seconds: int
+    minutes: float | None
     only: tuple[str, ...]
     uv: str
 
@@ -74,7 +76,11 @@ def run(plan: Plan, *, folder: Path = FOLDER) -> Results:
             results.versions[contender.name] = versions(contender, pythons[contender.name])
         except NotInstallable as exc:
             skip(results, contender, f"cannot be installed here: {exc}")
+    began = time.monotonic()
     for number in range(plan.rounds):
+        if number and not fits_another(time.monotonic() - began, number, plan.minutes):
+            print(f"{number} rounds fit {plan.minutes:g} minutes", flush=True)
+            break
         for contender in chosen(plan.only):
             if contender.name in results.skipped:
                 continue
@@ -87,6 +93,15 @@ def run(plan: Plan, *, folder: Path = FOLDER) -> Results:
             results.turns.append(turn)
             say(turn)
     return results
+
+
+def fits_another(spent_s: float, rounds: int, minutes: float | None) -> bool:
+    """Whether a round as long as those before ends within the time allowed.
+
+    >>> fits_another(300.0, 1, 10), fits_another(301.0, 1, 10), fits_another(9e9, 1, None)
+    (True, False, True)
+    """
+    return minutes is None or spent_s * (rounds + 1) / rounds <= 60 * minutes
 
 
 def chosen(only: Sequence[str]) -> list[Contender]:
@@ -239,6 +254,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="one round of 3 s")
     parser.add_argument("--rounds", type=int, help="rounds (5, quick: 1)")
     parser.add_argument("--seconds", type=int, help="per number of connections (8, quick: 3)")
+    parser.add_argument("--minutes", type=float, help="begin no round that would end later")
     parser.add_argument("--only", nargs="+", default=[], metavar="PEER", help=f"of {names}")
     parser.add_argument("--uv", default=".uv/bin/uv", help="uv, for the peers' environments")
 
@@ -247,6 +263,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return Plan(
         rounds=options.rounds or (1 if options.quick else 5),
         seconds=options.seconds or (3 if options.quick else 8),
+        minutes=options.minutes,
         only=tuple(options.only),
         uv=options.uv,
     )

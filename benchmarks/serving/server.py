@@ -104,6 +104,16 @@ class Server:
     ) -> None:
         self.stop()
 
+    @property
+    def folder(self) -> Path:
+        """Where it runs, with Ray's session and logs."""
+        return self._folder
+
+    def processes(self) -> list[int]:
+        """Ids of all its processes that live."""
+        self._known |= tree(self._process.pid)
+        return [pid for pid, born in self._known.items() if birth(pid) == born]
+
     def memory_mb(self) -> float:
         """Resident memory of every process of this server, shared pages counted once (PSS)."""
         self._known |= tree(self._process.pid)
@@ -183,6 +193,7 @@ class Server:
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            **ingress_ports(),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         }
@@ -200,6 +211,22 @@ def filled(value: Any, names: Mapping[str, str]) -> Any:
         case list():
             return [filled(item, names) for item in value]
     return value
+
+
+def ingress_ports() -> dict[str, str]:
+    """Ports for the replicas and the fallback proxy of this cluster alone.
+
+    Ray opens its own with SO_REUSEPORT: a cluster that still goes down would answer for this one.
+    """
+    first = 12_000 + 100 * random.randrange(80)
+    return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 49),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first + 50),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + 99),
+    }
 
 
 def free_port() -> int:
