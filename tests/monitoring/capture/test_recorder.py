@@ -2,9 +2,11 @@ from pathlib import Path
 
 import numpy as np
 
+from monitoring.capture.batches import to_batch
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.masking import FieldRule, MaskingPolicy, MaskingRules
 from monitoring.capture.recorder import Recorder
+from monitoring.capture.rowbytes import RowEvent
 from tests.monitoring.capture.streams import (
     FEATURES,
     KEY,
@@ -62,6 +64,29 @@ def test_numpy_values_and_odd_ones_are_recorded(tmp_path: Path) -> None:
     ]
     assert found.events[2].request_id == "?"
     assert recorder.counts().dropped == {}
+    journal.close()
+
+
+def test_an_answered_row_is_masked_and_read_back_as_columns(tmp_path: Path) -> None:
+    rules = MaskingRules(tags={"channel": FieldRule("keep")}, features={"age": FieldRule("drop")})
+    policy = MaskingPolicy(rules, key=KEY)
+    journal = open_journal(tmp_path, limits=ROOMY)
+    recorder = Recorder(journal, policy, FEATURES)
+    for channel in ("web", None, "app"):
+        tags = None if channel is None else {"channel": channel, "note": "secret"}
+        outputs = np.array([[0.75, 0.25]]).tobytes()
+        record(recorder, probabilities=outputs, context_tags=tags)
+    found = everything(journal.backlog())
+    assert found is not None
+    assert {type(event) for event in found.events} == {RowEvent}
+    assert (found.first, found.last, len(found.events)) == (1, 3, 3)
+    columns = to_batch(journal.description.stream, found.events).rows.to_pydict()
+    assert columns["seq"] == [1, 2, 3]
+    assert columns["x_age"] == [None] * 3
+    assert columns["x_purpose"] == ["car"] * 3
+    assert columns["probabilities"] == [[0.75, 0.25]] * 3
+    assert columns["tags"] == [[("channel", "web")], None, [("channel", "app")]]
+    assert columns["user_id"] == [policy.pseudonym("anna")] * 3
     journal.close()
 
 
