@@ -80,7 +80,7 @@ def live(folder: Path, at: int, way: str, answers: int) -> None:
 
     def answer(count: int) -> None:
         for _ in range(count):
-            record(recorder, "r", ts_us=T0_US)
+            record(recorder, "r", ts_us=T0_US, probabilities=bytes(16))
             tell(answers, b".")
 
     answer(7)  # the quota holds fewer

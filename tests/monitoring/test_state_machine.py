@@ -152,7 +152,8 @@ class CaptureMachine(RuleBasedStateMachine):
         producer = replica.journal.description.producer
         for _ in range(events):
             name = f"{producer}-request-{len(replica.recorded) + 1}"
-            record(replica.recorder, name, rows, ts_us=int(self.now_s * 1e6))
+            outputs = bytes(16 * rows)  # two classes; a single row then takes the fixed layout
+            record(replica.recorder, name, rows, ts_us=int(self.now_s * 1e6), probabilities=outputs)
             replica.recorded.append(name)
 
     @rule(
