@@ -16,7 +16,7 @@ from monitoring.analysis.drift.dependence import (
     Cycles,
     Dependence,
     Inflation,
-    dependent,
+    find_dependence,
     inflation,
     standardised,
 )
@@ -80,7 +80,6 @@ class Association:
     variance: Floats
     kurtosis: Floats
     alive: NDArray[np.bool_]
-    blocks: BlockCorrelations
     dependence: Dependence
 
 
@@ -128,8 +127,7 @@ def fit_association(
         variance=variance,
         kurtosis=kurtosis,
         alive=alive[0] & (variance > 0),
-        blocks=blocks,
-        dependence=Dependence(groups=dependent(blocks), cycles=cycles),
+        dependence=find_dependence(blocks, cycles),
     )
 
 
@@ -158,7 +156,7 @@ def compare_association(
         window.products[None] / WEIGHT_UNIT,
         np.array([max(counts, 1.0)]),
     )
-    spread = inflation(association.blocks, association.dependence, effective, cycles)
+    spread = inflation(association.dependence, effective, cycles)
     rows = effective / spread.factor
     testable = association.alive & usable[0] & (rows >= MIN_ROWS)
     testable &= rows >= association.kurtosis / ROWS_PER_KURTOSIS

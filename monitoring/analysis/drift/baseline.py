@@ -39,7 +39,7 @@ class ColumnBaseline:
     ``counts`` per slot, missing last. Numbers have ``components`` (K, bins without missing), the
     training mean of each bin in ``centers`` and the standard deviation ``sigma``. ``new_hits`` over
     ``new_rows`` estimates the rate of values never seen before. ``statistics`` are this column's
-    places in the profile's ``blocks``: the components (or the first cells), then missing.
+    places in the profile's ``dependence``: the components (or the first cells), then missing.
     """
 
     counts: Floats
@@ -66,7 +66,6 @@ class BaselineProfile:
     rows: int
     layout: Layout
     columns: tuple[ColumnBaseline, ...]
-    blocks: BlockMeans
     dependence: Dependence
     association: Association | None
 
@@ -109,14 +108,12 @@ def fit_baseline(table: pa.Table) -> BaselineProfile:
         )
         fitted.append(column_fit)
         means.append(part)
-    blocks = _join(means, edges)
-    dependence = find_dependence(blocks)
+    dependence = find_dependence(_join(means, edges))
     paired = len(chosen) > 1
     return BaselineProfile(
         rows=table.num_rows,
         layout=layout,
         columns=tuple(fitted),
-        blocks=blocks,
         dependence=dependence,
         association=fit_association(layout, slots, edges, dependence.cycles) if paired else None,
     )

@@ -111,19 +111,51 @@ def standardised(error: Floats, expected: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependence:
-    """What a baseline shows: its dependent columns, and its cycles in cycles per micro-block."""
+    """What a baseline's blocks show, measured once for windows of any size.
+
+    ``groups`` are the dependent columns, ``cycles`` in cycles per micro-block, ``dependent`` (S)
+    marks the statistics of those columns. ``rows`` (W) are the block sizes that were measured;
+    ``factor`` and ``freedom`` (W, S) hold the inflation there for each way to see cycles.
+    """
 
     groups: NDArray[np.int64]
     cycles: Floats
+    dependent: NDArray[np.bool_]
+    rows: Floats
+    factor: dict[Cycles, Floats]
+    freedom: dict[Cycles, Floats]
 
 
-def find_dependence(blocks: Blocks) -> Dependence:
-    """Look for serial dependence, and in dependent columns for cycles."""
-    groups = dependent(blocks)
-    if not len(groups):
-        return Dependence(groups=groups, cycles=np.empty(0))
-    series = blocks.deviations(1)[:, np.isin(blocks.groups, groups)]
-    return Dependence(groups=groups, cycles=find_cycles(series, len(groups)))
+def find_dependence(blocks: Blocks, cycles: Floats | None = None) -> Dependence:
+    """Look for serial dependence, and in dependent columns for cycles unless they are given."""
+    widths = block_widths(blocks)
+    plain = [_measured(blocks, width, np.empty(0)) for width in widths]
+    groups = _dependent_groups(blocks, widths, plain)
+    mask = np.isin(blocks.groups, groups)
+    if not mask.any():
+        return Dependence(
+            groups=groups,
+            cycles=np.empty(0),
+            dependent=mask,
+            rows=np.empty(0),
+            factor={},
+            freedom={},
+        )
+    if cycles is None:
+        cycles = find_cycles(blocks.deviations(1)[:, mask], len(groups))
+    rest = [_measured(blocks, width, cycles) for width in widths] if len(cycles) else plain
+    tables: dict[Cycles, list[Inflation]] = {
+        "drift": [_believed(rest[index:]) for index in range(len(widths))],
+        "expected": plain,
+    }
+    return Dependence(
+        groups=groups,
+        cycles=cycles,
+        dependent=mask,
+        rows=np.array(widths) * blocks.micro_rows,
+        factor={way: np.stack([one.factor for one in found]) for way, found in tables.items()},
+        freedom={way: np.stack([one.freedom for one in found]) for way, found in tables.items()},
+    )
 
 
 def block_widths(blocks: Blocks) -> list[int]:
@@ -150,12 +182,12 @@ def _measured(blocks: Blocks, width: int, cycles: Floats) -> Inflation:
     return Inflation(factor=factor, freedom=np.full(len(factor), freedom))
 
 
-def dependent(blocks: Blocks) -> NDArray[np.int64]:
+def _dependent_groups(
+    blocks: Blocks, widths: list[int], plain: list[Inflation]
+) -> NDArray[np.int64]:
     """Find the groups whose statistics vary too much from block to block for chance."""
-    widths = block_widths(blocks)
     found = np.zeros(len(blocks.groups), bool)
-    for width in widths:
-        measured = _measured(blocks, width, np.empty(0))
+    for width, measured in zip(widths, plain, strict=True):
         # Squares of rare events vary more than a normal's; chi-square with fewer degrees.
         shrink = 2 / (2 + np.maximum(blocks.excess, 0) / (width * blocks.micro_rows))
         freedom = measured.freedom * shrink
@@ -164,32 +196,37 @@ def dependent(blocks: Blocks) -> NDArray[np.int64]:
     return np.unique(blocks.groups[found])
 
 
-def inflation(
-    blocks: Blocks, dependence: Dependence, rows: float, cycles: Cycles = "drift"
-) -> Inflation:
-    """Inflation of windows of ``rows`` rows.
+def _believed(measured: list[Inflation]) -> Inflation:
+    """Take the first, narrowest width's inflation, or that of wider blocks if they vary less.
 
-    Windows above a quarter of the baseline are judged by blocks of that quarter.
+    Then what is left of a cycle averages out over the wider blocks.
     """
-    size = len(blocks.groups)
-    widths = block_widths(blocks)
-    mask = np.isin(blocks.groups, dependence.groups)
-    if not mask.any() or not widths:
-        return Inflation(factor=np.ones(size), freedom=np.full(size, np.inf))
-    width = int(np.clip(round(rows / blocks.micro_rows), widths[0], widths[-1]))
-    lines = dependence.cycles if cycles == "drift" else np.empty(0)
-    own = _measured(blocks, width, lines)
+    own = measured[0]
     factor, freedom = own.factor, own.freedom
-    for wider in [candidate for candidate in widths if candidate > width]:
-        if cycles == "expected":
-            break
-        wide = _measured(blocks, wider, lines)
+    for wide in measured[1:]:
         ratio = own.factor / np.maximum(wide.factor, 1e-12)
         averages_out = stats.f.sf(ratio, own.freedom, wide.freedom) < CYCLE_EVIDENCE
         take = averages_out & (wide.factor < factor)
         factor = np.where(take, wide.factor, factor)
         freedom = np.where(take, wide.freedom, freedom)
+    return Inflation(factor=factor, freedom=freedom)
+
+
+def inflation(dependence: Dependence, rows: float, cycles: Cycles = "drift") -> Inflation:
+    """Inflation (S) of windows of ``rows`` rows, interpolated between the measured sizes.
+
+    Windows above a quarter of the baseline are judged by blocks of that quarter.
+    """
+    mask = dependence.dependent
+    if not mask.any():
+        return Inflation(factor=np.ones(len(mask)), freedom=np.full(len(mask), np.inf))
+    sizes = np.arange(len(dependence.rows))
+    place = np.interp(np.log(max(rows, 1.0)), np.log(dependence.rows), sizes)
+    low = int(place)
+    high, share = min(low + 1, len(sizes) - 1), place - low
+    factor, freedom = dependence.factor[cycles], dependence.freedom[cycles]
+    between = (1 - share) * factor[low] + share * factor[high]
     return Inflation(
-        factor=np.where(mask, np.maximum(factor, 1.0), 1.0),
-        freedom=np.where(mask, freedom, np.inf),
+        factor=np.where(mask, np.maximum(between, 1.0), 1.0),
+        freedom=np.where(mask, (1 - share) * freedom[low] + share * freedom[high], np.inf),
     )

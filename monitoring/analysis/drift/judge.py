@@ -1,5 +1,6 @@
 """One report of a window: every column, their associations, one alarm level for all of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -22,6 +23,9 @@ from monitoring.analysis.drift.report import (
 from monitoring.analysis.drift.summary import WEIGHT_UNIT, WindowSummary
 
 DEFAULT_ALPHA: Final = 0.01
+# The correlations' share of the level beside a column's: a change of a correlation that matters is
+# many standard errors, and hardly notices.
+ASSOCIATION_WEIGHT: Final = 0.25
 
 
 def judge(
@@ -48,7 +52,7 @@ def judge(
     pairs = compare_association(association, window, cycles) if association else None
     together = _together(pairs)
     p_values = [*(test.p for test in tests), together]
-    q_values = discovery_adjusted(p_values)
+    q_values = discovery_adjusted(p_values, [*(1.0 for _ in tests), ASSOCIATION_WEIGHT])
     columns = []
     for index, (test, q) in enumerate(zip(tests, q_values, strict=False)):
         column = _column_report(profile, window, index, test, q)
@@ -68,17 +72,29 @@ def judge(
     )
 
 
-def discovery_adjusted(p_values: list[float | None]) -> list[float | None]:
+def discovery_adjusted(
+    p_values: Sequence[float | None], weights: Sequence[float]
+) -> list[float | None]:
     """Benjamini-Hochberg adjusted p-values; None stays None and costs nothing.
 
-    The smallest of them is Simes' p-value of the whole report.
+    ``weights`` share the level out, only their ratios count (Genovese, Roeder and Wasserman,
+    Biometrika 2006). The smallest of them is Simes' p-value of the whole report.
 
-    >>> discovery_adjusted([0.01, None, 0.5])
+    >>> discovery_adjusted([0.01, None, 0.5], [1, 1, 1])
     [0.02, None, 0.5]
+    >>> discovery_adjusted([0.03, 0.25], [3, 1])
+    [0.04, 0.5]
     """
-    known = [p for p in p_values if p is not None]
-    adjusted = iter(stats.false_discovery_control(known) if known else [])
-    return [None if p is None else float(next(adjusted)) for p in p_values]
+    tested = [index for index, p in enumerate(p_values) if p is not None]
+    found: list[float | None] = [None] * len(p_values)
+    if not tested:
+        return found
+    weight = np.array([weights[index] for index in tested])
+    p = np.array([p_values[index] for index in tested], np.float64)
+    adjusted = stats.false_discovery_control(np.minimum(p * weight.mean() / weight, 1.0))
+    for index, q in zip(tested, adjusted, strict=True):
+        found[index] = float(q)
+    return found
 
 
 def _together(pairs: PairDifferences | None) -> float | None:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from monitoring.analysis.drift.baseline import BaselineProfile, ColumnBaseline
 from monitoring.analysis.drift.bins import CategoryBins, NumberBins
@@ -31,23 +31,22 @@ MIN_CELL: Final = 5.0
 # How a column's share of the alarm level is spent. Small shifts of location are the hardest to see
 # and the most common; the other changes stand out further, and pay little for a smaller share.
 NUMBER_SHARES: Final[dict[Cause, float]] = {
-    "location": 0.75,
-    "scale": 0.08,
-    "shape": 0.06,
+    "location": 0.74,
+    "scale": 0.20,
+    "shape": 0.04,
     "missing": 0.08,
-    "new values": 0.03,
+    "new values": 0.01,
 }
 CATEGORY_SHARES: Final[dict[Cause, float]] = {
     "categories": 0.15,
-    "one category": 0.74,
+    "one category": 0.82,
     "missing": 0.08,
-    "new values": 0.03,
+    "new values": 0.02,
 }
 # A column that never missed a value in training hardly needs a budget for it.
 NEVER_MISSING_SHARE: Final = 0.01
-# The causes share this much of a column's level. All of it would be right on average; what is left
-# pays for approximations, so that the stated level is an upper bound and not the middle.
-SPENT: Final = 0.85
+# The causes share this much of a column's level; what is left pays for approximations.
+SPENT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,7 @@ def compare_columns(
     total = layout.part(window.counts, 0).sum() / WEIGHT_UNIT
     total_squares = layout.part(window.squares, 0).sum() / WEIGHT_UNIT
     effective = total**2 / total_squares if total_squares else 0.0
-    spread = inflation(profile.blocks, profile.dependence, effective, cycles)
+    spread = inflation(profile.dependence, effective, cycles)
     found = []
     for index, column in enumerate(profile.columns):
         own = Inflation(
@@ -141,9 +140,10 @@ def _test_column(view: _View, number: bool) -> ColumnTest:
     shares = dict(NUMBER_SHARES if number else CATEGORY_SHARES)
     if not view.baseline.missing:
         shares["missing"] = NEVER_MISSING_SHARE
-    budget = sum(shares.values()) / SPENT
     if not causes:
         return ColumnTest(p=None, cause=None, causes={}, inflation=1.0)
+    # What cannot be tested costs nothing: a column of two values has no scale or shape of its own.
+    budget = sum(shares[cause] for cause in causes) / SPENT
     p, cause = min((p * budget / shares[cause], cause) for cause, p in causes.items())
     # Values too few to judge may still be missing too often.
     judged = enough or (cause == "missing" and p < 1)
@@ -177,11 +177,12 @@ def _number_causes(view: _View) -> dict[Cause, float]:
     p = p_from_normal(z)
     causes: dict[Cause, float] = {"location": float(p[0])}
     if len(p) > 1:
-        causes["scale"] = float(p[1])
+        causes["scale"] = min(1.0, float(p_of_rise(z[1:2])[0]))
+    if len(p) > 2:
         # Each z is right by itself; together their squares have Hotelling's tails, not
         # chi-square's: 1.9 times as many beyond 0.1% at 100 rows.
         squares_mean = (z**2).sum() / testable.sum()
-        causes["shape"] = float(stats.f.sf(squares_mean, testable.sum(), rows[testable].min()))
+        causes["shape"] = float(special.fdtrc(testable.sum(), rows[testable].min(), squares_mean))
     return causes
 
 
@@ -209,7 +210,7 @@ def _category_causes(view: _View) -> dict[Cause, float]:
     causes: dict[Cause, float] = {}
     if np.isinf(least):
         statistic = _likelihood_ratio(window_cells, base_cells)
-        causes["categories"] = float(stats.chi2.sf(statistic, len(window_cells) - 1))
+        causes["categories"] = float(special.chdtrc(len(window_cells) - 1, statistic))
     # Under serial dependence the sum over cells mixes directions that are inflated differently,
     # and an average inflation alarms too often: there each cell is judged by its own alone.
     # A cell's own inflation where it was measured, else the column's.
@@ -226,7 +227,10 @@ def _category_causes(view: _View) -> dict[Cause, float]:
         np.full(len(own), base_cells.sum()) * adjust,
     )
     p = p_of_rise(studentised(z, np.full(len(own), least)))
-    causes["one category"] = min(1.0, float(p.min()) * len(p))
+    # A change of a point of share is the harder to see the nearer its cell is to one half.
+    total = (window_cells + base_cells) / (rows + base_rows)
+    weight = np.sqrt(total * (1 - total))
+    causes["one category"] = min(1.0, float((p / weight).min() * weight.sum()))
     return causes
 
 
