@@ -36,10 +36,12 @@ CHUNK_ROWS: Final = 16_384
 class BlockCorrelations:
     """Fisher z of all pairs on blocks of the baseline; see ``dependence.Blocks``.
 
-    ``sums`` (count + 1, F) and ``products`` (count + 1, F, F) run over micro-blocks from 0.
+    ``sums`` and ``squares`` (count + 1, F) and ``products`` (count + 1, P) of scores run over
+    micro-blocks from 0.
     """
 
     sums: Floats
+    squares: Floats
     products: Floats
     edges: NDArray[np.int64]
     fisher: Floats
@@ -56,11 +58,12 @@ class BlockCorrelations:
     def micro_rows(self) -> float:
         return float(self.edges[-1]) / self.count
 
-    def deviations(self, width: int) -> Floats:
-        rows = (self.edges[width:] - self.edges[:-width]).astype(np.float64)
+    def deviations(self, width: int, step: int) -> Floats:
+        rows = (self.edges[width::step] - self.edges[:-width:step]).astype(np.float64)
         fisher, usable = _fisher(
-            self.sums[width:] - self.sums[:-width],
-            self.products[width:] - self.products[:-width],
+            self.sums[width::step] - self.sums[:-width:step],
+            self.squares[width::step] - self.squares[:-width:step],
+            self.products[width::step] - self.products[:-width:step],
             rows,
         )
         expected = self.variance * (1 / rows - 1 / self.edges[-1])[:, None]
@@ -92,28 +95,31 @@ def fit_association(
     which micro-blocks start, and the number of rows; ``cycles`` those found in the columns' means.
     """
     width, rows = len(slots), int(edges[-1])
-    sums = np.zeros((len(edges), width))
-    products = np.zeros((len(edges), width, width))
+    pair = np.triu_indices(width, 1)
+    sums, squares = np.zeros((len(edges), width)), np.zeros((len(edges), width))
+    products = np.zeros((len(edges), len(pair[0])))
     for block, (start, stop) in enumerate(pairwise(edges), 1):
         scores = _scores(layout, slots, start, stop)
+        product = scores @ scores.T
         sums[block] = sums[block - 1] + scores.sum(1)
-        products[block] = products[block - 1] + scores @ scores.T
+        squares[block] = squares[block - 1] + product.diagonal()
+        products[block] = products[block - 1] + product[pair]
     mean = sums[-1] / rows
-    spread = np.sqrt(np.maximum(np.diag(products[-1]) / rows - mean**2, 0))
-    squares, cubes = _fourth_moments(layout, slots, mean, spread)
-    pair = np.triu_indices(width, 1)
-    fisher, alive = _fisher(sums[-1:], products[-1:], np.array([float(rows)]))
+    spread = np.sqrt(np.maximum(squares[-1] / rows - mean**2, 0))
+    mixed, cubes = _fourth_moments(layout, slots, mean, spread)
+    fisher, alive = _fisher(sums[-1:], squares[-1:], products[-1:], np.array([float(rows)]))
     r = np.tanh(fisher[0])
-    fourth = np.diag(squares)
+    fourth = np.diag(mixed)
     # Variance of the influence function z_i z_j - r (z_i**2 + z_j**2) / 2, on Fisher's scale.
     variance = (
-        squares[pair] * (1 + r**2 / 2)
+        mixed[pair] * (1 + r**2 / 2)
         + r**2 / 4 * (fourth[pair[0]] + fourth[pair[1]])
         - r * (cubes[pair] + cubes.T[pair])
     ) / (1 - r**2) ** 2
     kurtosis = fourth[pair[0]] * fourth[pair[1]]
     blocks = BlockCorrelations(
         sums=sums,
+        squares=squares,
         products=products,
         edges=edges,
         fisher=fisher[0],
@@ -151,9 +157,12 @@ def compare_association(
     counts = window.layout.part(window.counts, 0).sum() / WEIGHT_UNIT
     squares = window.layout.part(window.squares, 0).sum() / WEIGHT_UNIT
     effective = counts**2 / squares if squares else 0.0
+    first, second = np.triu_indices(width, 1)
+    products = window.products / WEIGHT_UNIT
     fisher, usable = _fisher(
         window.score_sums[None] / WEIGHT_UNIT,
-        window.products[None] / WEIGHT_UNIT,
+        products.diagonal()[None],
+        products[first, second][None],
         np.array([max(counts, 1.0)]),
     )
     spread = inflation(association.dependence, effective, cycles)
@@ -163,7 +172,6 @@ def compare_association(
     noise = association.variance * (1 / np.maximum(rows - 3, 1) + spread.factor / association.rows)
     difference = np.where(testable, fisher[0] - association.fisher, 0.0)
     z = studentised(difference / np.sqrt(np.where(testable, noise, 1.0)), spread.freedom)
-    first, second = np.triu_indices(width, 1)
     return PairDifferences(
         first=first,
         second=second,
@@ -174,15 +182,20 @@ def compare_association(
     )
 
 
-def _fisher(sums: Floats, products: Floats, rows: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Fisher z of the pairs above the diagonal for (B) blocks, and where it is defined: (B, P)."""
+def _fisher(
+    sums: Floats, squares: Floats, products: Floats, rows: Floats
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Fisher z of the pairs above the diagonal for (B) blocks, and where it is defined: (B, P).
+
+    ``sums`` and ``squares`` of scores are (B, F), ``products`` (B, P).
+    """
     mean = sums / rows[:, None]
-    covariance = products / rows[:, None, None] - mean[:, :, None] * mean[:, None, :]
-    variance = np.einsum("bii->bi", covariance)
+    spread = np.sqrt(np.maximum(squares / rows[:, None] - mean**2, 0))
     first, second = np.triu_indices(sums.shape[1], 1)
-    scale = np.sqrt(np.maximum(variance[:, first] * variance[:, second], 0))
+    covariance = products / rows[:, None] - mean[:, first] * mean[:, second]
+    scale = spread[:, first] * spread[:, second]
     usable = scale > 1e-9
-    r = np.divide(covariance[:, first, second], scale, out=np.zeros_like(scale), where=usable)
+    r = np.divide(covariance, scale, out=np.zeros_like(scale), where=usable)
     # Copies of one column correlate perfectly; a bound keeps their z finite and comparable.
     return np.arctanh(np.clip(r, -0.999, 0.999)), usable
 

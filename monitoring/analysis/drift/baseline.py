@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from monitoring.analysis.drift.association import Association, fit_association
-from monitoring.analysis.drift.bins import NumberBins, category_bins, number_bins
+from monitoring.analysis.drift.bins import NumberBins, category_bins, counted_rows, number_bins
 from monitoring.analysis.drift.columns import Column, as_numbers, as_texts, baseline_columns
 from monitoring.analysis.drift.dependence import (
     MAX_MICRO_BLOCKS,
@@ -36,10 +36,11 @@ MEASURED_CELLS: Final = 24
 class ColumnBaseline:
     """One column in training.
 
-    ``counts`` per slot, missing last. Numbers have ``components`` (K, bins without missing), the
-    training mean of each bin in ``centers`` and the standard deviation ``sigma``. ``new_hits`` over
-    ``new_rows`` estimates the rate of values never seen before. ``statistics`` are this column's
-    places in the profile's ``dependence``: the components (or the first cells), then missing.
+    ``counts`` per slot, missing last, of the rows that ``counted_rows`` says. Numbers have
+    ``components`` (K, bins without missing), the training mean of each bin in ``centers`` and the
+    standard deviation ``sigma``. ``new_hits`` over ``new_rows`` estimates the rate of values never
+    seen before. ``statistics`` are this column's places in the profile's ``dependence``: the
+    components (or the first cells), then missing.
     """
 
     counts: Floats
@@ -165,7 +166,7 @@ def _fit_column(
     start: int,
 ) -> tuple[ColumnBaseline, _Means]:
     number = isinstance(bins, NumberBins)
-    counts = np.bincount(slots, minlength=bins.slots).astype(np.float64)
+    counts = np.bincount(slots[counted_rows(bins)], minlength=bins.slots).astype(np.float64)
     shares = counts[:-1] / max(counts[:-1].sum(), 1)
     components = smooth_components(shares) if number else np.zeros((0, len(shares)))
     cells = min(len(shares), MEASURED_CELLS)
@@ -197,12 +198,18 @@ def _fit_column(
         counts=counts,
         components=components,
         centers=_centers(bins, slots, counts, values) if isinstance(bins, NumberBins) else shares,
-        sigma=float(finite.std()) if len(finite) else 0.0,
+        sigma=_deviation(finite),
         new_hits=new_hits,
         new_rows=new_rows,
         statistics=slice(start, start + part.size),
     )
     return fit, part
+
+
+def _deviation(finite: Floats) -> float:
+    """Standard deviation, also of values whose squares overflow; 0 without values."""
+    largest = np.abs(finite).max(initial=0.0)
+    return float((finite / largest).std() * largest) if largest > 0 else 0.0
 
 
 def _join(parts: list[_Means], edges: NDArray[np.int64]) -> BlockMeans:

@@ -21,10 +21,9 @@ from monitoring.analysis.drift.columns import as_texts
 
 QUANTILE_BINS: Final = 64
 MAX_ATOMS: Final = 30
-MAX_CATEGORIES: Final = 2000
-# Where the list is cut, categories near the cut are listed because they happened to be frequent in
-# training: with this many rows each, that luck is too small to look like drift of the others.
-MIN_LISTED_ROWS: Final = 50
+MAX_CATEGORIES: Final = 10_000
+# Of a list that is cut, each category has at least this many rows of those that it is chosen by.
+MIN_LISTED_ROWS: Final = 25
 # Above 1/64: an atom would otherwise swallow more than a quantile bin of its neighbours.
 ATOM_SHARE: Final = 1 / 48
 # Half the information about a change of scale lies in the outer 3%, so bins are finer there.
@@ -48,6 +47,7 @@ class NumberBins:
     center: float
     cell_bins: NDArray[np.uint8]
     passes: int
+    discrete: bool
 
     @property
     def missing(self) -> int:
@@ -118,7 +118,7 @@ def number_bins(values: NDArray[np.float64]) -> NumberBins:
     """
     present = np.sort(values[~np.isnan(values)])
     if not len(present):
-        return _with_table(np.empty(0), 0.0)
+        return _with_table(np.empty(0), 0.0, discrete=False)
     distinct, counts = np.unique(present, return_counts=True)
     if len(distinct) <= MAX_ATOMS:
         atoms, inner = distinct, np.empty(0)
@@ -128,7 +128,11 @@ def number_bins(values: NDArray[np.float64]) -> NumberBins:
         inner = np.quantile(present, _shares(len(present)), method="higher")
     outer = [present[0], np.nextafter(present[-1], np.inf)]
     edges = np.unique(np.concatenate([outer, inner, atoms, np.nextafter(atoms, np.inf)]))
-    return _with_table(edges[np.isfinite(edges)], float(np.median(present)))
+    return _with_table(
+        edges[np.isfinite(edges)],
+        float(np.median(present)),
+        discrete=len(distinct) <= MAX_ATOMS,
+    )
 
 
 def _shares(rows: int) -> NDArray[np.float64]:
@@ -137,7 +141,7 @@ def _shares(rows: int) -> NDArray[np.float64]:
     return np.unique(np.concatenate([tails, middle, 1 - tails]))
 
 
-def _with_table(edges: NDArray[np.float64], center: float) -> NumberBins:
+def _with_table(edges: NDArray[np.float64], center: float, *, discrete: bool) -> NumberBins:
     center = center if np.isfinite(center) else 0.0
     # Order of cells along the number line: negative patterns run backwards.
     cells = np.arange(CELLS)
@@ -153,21 +157,37 @@ def _with_table(edges: NDArray[np.float64], center: float) -> NumberBins:
         center=center,
         cell_bins=lowest,
         passes=int(crowd.max(initial=0)),
+        discrete=discrete,
     )
 
 
 def category_bins(values: pa.Array | pa.ChunkedArray) -> CategoryBins:
     """List the training categories, most frequent first.
 
-    Beyond ``MAX_CATEGORIES`` only frequent ones, and all others share the bin for others.
+    Beyond ``MAX_CATEGORIES`` only frequent ones, and all others share the bin for others. Those
+    near the cut are on the list because they happened to be frequent, and would seem to fall in any
+    window: so even rows choose the list, and odd rows alone are to be counted (``counted_rows``).
     """
-    counted = pc.value_counts(as_texts(values).drop_null())
+    texts = as_texts(values)
+    counted = pc.value_counts(texts.drop_null())
+    if len(counted) > MAX_CATEGORIES:
+        evens = pa.array(np.arange(len(texts)) % 2 == 0)
+        counted = pc.value_counts(texts.filter(evens).drop_null())
+        return _listed(counted, least=MIN_LISTED_ROWS, complete=False)
+    return _listed(counted, least=0, complete=True)
+
+
+def counted_rows(bins: NumberBins | CategoryBins) -> slice:
+    """Rows of the baseline that its counts are made of: the odd ones where even ones chose bins."""
+    chosen = isinstance(bins, CategoryBins) and not bins.complete
+    return slice(1, None, 2) if chosen else slice(None)
+
+
+def _listed(counted: pa.StructArray, *, least: int, complete: bool) -> CategoryBins:
     # By count, then by name, so that equal data gives equal bins.
     pairs = sorted(
         zip(counted.field("counts").to_pylist(), counted.field("values").to_pylist(), strict=True),
         key=lambda pair: (-pair[0], pair[1]),
     )
-    complete = len(pairs) <= MAX_CATEGORIES
-    least = 0 if complete else MIN_LISTED_ROWS
     kept = [name for count, name in pairs[:MAX_CATEGORIES] if count >= least]
     return CategoryBins(categories=pa.array(kept, pa.string()), complete=complete)

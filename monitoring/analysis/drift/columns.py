@@ -26,12 +26,17 @@ NOT_FEATURES: Final = frozenset({"label", "predicted", "probabilities", "weight"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One compared column: ``name`` in reports, ``source`` in windows."""
+    """One compared column: ``name`` in reports, ``source`` in windows.
+
+    ``float_bits`` of the baseline's numbers: 0.1 stored in 32 bits is not 0.1 in 64, so a window's
+    finer numbers are rounded to the baseline's before they are compared.
+    """
 
     name: str
     source: str
     kind: Kind
     role: Role = "feature"
+    float_bits: int = 64
 
 
 def kind_of(arrow_type: pa.DataType) -> Kind | None:
@@ -60,7 +65,9 @@ def baseline_columns(schema: pa.Schema) -> dict[str, Column]:
         kind = kind_of(schema.field(name).type)
         if kind is not None:
             plain = name.removeprefix(FEATURE_PREFIX) if logged else name
-            chosen[name] = Column(name=plain, source=name, kind=kind)
+            chosen[name] = Column(
+                name=plain, source=name, kind=kind, float_bits=_float_bits(schema.field(name).type)
+            )
     if logged:
         chosen |= _prediction_columns(schema)
     return chosen
@@ -74,8 +81,18 @@ def _prediction_columns(schema: pa.Schema) -> dict[str, Column]:
             name="predicted label", source="label", kind="category", role="prediction"
         )
     if "score" in schema.names:
-        chosen["score"] = Column(name="score", source="score", kind="number", role="prediction")
+        chosen["score"] = Column(
+            name="score",
+            source="score",
+            kind="number",
+            role="prediction",
+            float_bits=_float_bits(schema.field("score").type),
+        )
     return chosen
+
+
+def _float_bits(arrow_type: pa.DataType) -> int:
+    return arrow_type.bit_width if pa.types.is_floating(arrow_type) else 64
 
 
 def require_columns(schema: pa.Schema, columns: Sequence[Column]) -> None:
@@ -92,8 +109,11 @@ def require_columns(schema: pa.Schema, columns: Sequence[Column]) -> None:
         raise WindowUnusable("window does not fit its baseline: " + "; ".join(problems))
 
 
-def as_numbers(array: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
-    """Turn a numeric, boolean or null column into float64, NaN where missing."""
+def as_numbers(array: pa.Array | pa.ChunkedArray, float_bits: int = 64) -> NDArray[np.float64]:
+    """Turn a numeric, boolean or null column into float64, NaN where missing.
+
+    Values keep no more than the precision of ``float_bits``.
+    """
     if not pa.types.is_floating(array.type):
         # Arrow casts bool to float only by way of an integer.
         array = pc.cast(array, pa.uint8()) if pa.types.is_boolean(array.type) else array
@@ -103,6 +123,8 @@ def as_numbers(array: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
         if isinstance(array, pa.ChunkedArray)
         else array.to_numpy(zero_copy_only=False)
     )
+    if values.dtype.itemsize * 8 > float_bits:
+        values = values.astype(f"f{float_bits // 8}")
     return np.asarray(values, np.float64)
 
 

@@ -30,6 +30,8 @@ MAX_MICRO_BLOCKS: Final = 2048
 MIN_BLOCKS: Final = 4.0
 # Overlapping blocks carry 3/2 of the information of disjoint ones about a variance.
 OVERLAP_GAIN: Final = 1.5
+# Blocks that overlap more than this tell nothing new.
+BLOCKS_A_WIDTH: Final = 8
 EVIDENCE: Final = 1e-5
 CYCLE_EVIDENCE: Final = 1e-3
 
@@ -50,9 +52,9 @@ class Blocks(Protocol):
 
     ``groups`` (S) numbers the column a statistic belongs to: dependence is decided per column.
     ``excess`` (S) is the excess kurtosis of one row's contribution, ``min_rows`` the smallest block
-    on which the statistics make sense. ``deviations(width)`` gives, for all overlapping blocks of
-    ``width`` micro-blocks, their difference from the whole in standard errors of independent rows:
-    (count - width + 1, S), 0 where a block or a statistic says nothing.
+    on which the statistics make sense. ``deviations(width, step)`` gives, for overlapping blocks of
+    ``width`` micro-blocks, one every ``step``, their difference from the whole in standard errors
+    of independent rows: (blocks, S), 0 where a block or a statistic says nothing.
     """
 
     @property
@@ -65,7 +67,7 @@ class Blocks(Protocol):
     def groups(self) -> NDArray[np.int64]: ...
     @property
     def excess(self) -> Floats: ...
-    def deviations(self, width: int) -> Floats: ...
+    def deviations(self, width: int, step: int) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +90,9 @@ class BlockMeans:
     def count(self) -> int:
         return len(self.sums) - 1
 
-    def deviations(self, width: int) -> Floats:
-        rows = self.present[width:] - self.present[:-width]
-        total = self.sums[width:] - self.sums[:-width]
+    def deviations(self, width: int, step: int) -> Floats:
+        rows = self.present[width::step] - self.present[:-width:step]
+        total = self.sums[width::step] - self.sums[:-width:step]
         all_rows = np.maximum(self.present[-1], 1)
         error = total / np.maximum(rows, 1) - self.sums[-1] / all_rows
         # A block is part of the whole it is compared with, hence the minus.
@@ -142,7 +144,7 @@ def find_dependence(blocks: Blocks, cycles: Floats | None = None) -> Dependence:
             freedom={},
         )
     if cycles is None:
-        cycles = find_cycles(blocks.deviations(1)[:, mask], len(groups))
+        cycles = find_cycles(blocks.deviations(1, 1)[:, mask], len(groups))
     rest = [_measured(blocks, width, cycles) for width in widths] if len(cycles) else plain
     tables: dict[Cycles, list[Inflation]] = {
         "drift": [_believed(rest[index:]) for index in range(len(widths))],
@@ -170,10 +172,11 @@ def block_widths(blocks: Blocks) -> list[int]:
 
 def _measured(blocks: Blocks, width: int, cycles: Floats) -> Inflation:
     """Mean square of the deviations at one width, what cycles explain left out."""
-    deviations = blocks.deviations(width)
+    step = max(1, width // BLOCKS_A_WIDTH)
+    deviations = blocks.deviations(width, step)
     # Of shorter cycles a block holds several, and its mean knows nothing.
     visible = cycles[cycles * width < 2]
-    rest = without_cycles(deviations, visible)
+    rest = without_cycles(deviations, visible * step)
     counted = (deviations != 0).sum(0)
     independent = OVERLAP_GAIN * blocks.count / width - 1
     freedom = max(independent - 2 * len(visible), 1.0)

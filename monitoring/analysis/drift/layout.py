@@ -42,7 +42,7 @@ class Layout:
         bins = self.bins[index]
         if isinstance(bins, CategoryBins):
             return bins.assign(as_texts(array))
-        return bins.assign(as_numbers(array))
+        return bins.assign(as_numbers(array, self.columns[index].float_bits))
 
 
 def build_layout(
