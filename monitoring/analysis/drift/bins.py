@@ -138,7 +138,8 @@ def number_bins(values: NDArray[np.float64]) -> NumberBins:
 def _shares(rows: int) -> NDArray[np.float64]:
     tails = np.array([share for share in TAIL_SHARES if share * rows >= MIN_TAIL_ROWS])
     middle = np.linspace(1 / 64, 1 - 1 / 64, QUANTILE_BINS - 2 * len(TAIL_SHARES) + 1)
-    return np.unique(np.concatenate([tails, middle, 1 - tails]))
+    # Deciles are edges too, for the effect sizes that are told by deciles.
+    return np.unique(np.concatenate([tails, middle, np.arange(1, 10) / 10, 1 - tails]))
 
 
 def _with_table(edges: NDArray[np.float64], center: float, *, discrete: bool) -> NumberBins:

@@ -1,8 +1,9 @@
 """Effect sizes that people know, beside every verdict: how much, where a p-value says how sure.
 
-PSI and Jensen-Shannon compare at most ten groups of about equal training share (the usual deciles),
-with missing and new values as groups of their own; more groups would add noise that grows with
-their number. A group that is empty on one side counts as half a row there.
+PSI and Jensen-Shannon compare at most ten groups: each value of a column of few, else the training
+deciles, open at both ends, as is usual; more groups would add noise that grows with their number.
+Missing values are a group, and new ones where values are told apart by name. A group that is empty
+on one side counts as half a row there.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.analysis.drift.baseline import ColumnBaseline
+from monitoring.analysis.drift.bins import MAX_ATOMS
 
 Floats = NDArray[np.float64]
 
@@ -73,13 +75,22 @@ def effect_of(baseline: ColumnBaseline, window: Floats, new: NDArray[np.bool_]) 
 
 
 def decile_groups(baseline: ColumnBaseline, counts: Floats, new: NDArray[np.bool_]) -> Floats:
-    """Counts per group: bins cut at training deciles, then new values, then missing ones."""
+    """Counts per group: values or training deciles, then new values, then missing ones.
+
+    New values of a number of many lie in the decile that they fall into, not apart.
+    """
     shares = baseline.counts[:-1] / max(baseline.present, 1)
-    middle = np.cumsum(shares) - shares / 2
-    group = np.minimum((middle * GROUPS).astype(np.int64), GROUPS - 1)
-    values = np.bincount(group[~new], counts[:-1][~new], GROUPS)
-    used = np.bincount(group[~new], shares[~new], GROUPS) > 0
-    return np.concatenate([values[used], [counts[:-1][new].sum(), counts[-1]]])
+    filled = shares > 0
+    continuous = len(baseline.components) > 0 and filled.sum() > MAX_ATOMS
+    apart = np.zeros_like(new) if continuous else new
+    if filled.sum() <= GROUPS:
+        group = np.maximum(np.cumsum(filled) - 1, 0)
+    else:
+        middle = np.cumsum(shares) - shares / 2
+        group = np.minimum((middle * GROUPS).astype(np.int64), GROUPS - 1)
+    values = np.bincount(group[~apart], counts[:-1][~apart], GROUPS)
+    used = np.bincount(group[~apart], shares[~apart], GROUPS) > 0
+    return np.concatenate([values[used], [counts[:-1][apart].sum(), counts[-1]]])
 
 
 def _shares(first: Floats, second: Floats) -> tuple[Floats, Floats]:

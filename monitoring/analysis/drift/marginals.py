@@ -152,8 +152,9 @@ def _test_column(view: _View, number: bool) -> ColumnTest:
     enough = view.present >= MIN_ROWS and view.baseline.present >= MIN_ROWS
     if enough:
         causes |= _number_causes(view) if number else _category_causes(view)
+    inflated = float(view.inflation.factor[:-1].max(initial=1.0))
     # Values too few or too dependent to judge may still be missing or new too often.
-    judged = bool(causes) or (enough and not view.varies)
+    judged = bool(causes) or (enough and view.present / inflated >= MIN_EFFECTIVE_ROWS)
     if view.rows >= MIN_ROWS:
         causes["missing"] = _missing_p(view)
     if enough and view.complete:
@@ -173,7 +174,7 @@ def _test_column(view: _View, number: bool) -> ColumnTest:
         p=min(1.0, p) if judged else None,
         cause=cause if judged else None,
         causes=causes,
-        inflation=float(view.inflation.factor[:-1].max(initial=1.0)),
+        inflation=inflated,
     )
 
 
@@ -205,7 +206,17 @@ def _number_causes(view: _View) -> dict[Cause, float]:
         # chi-square's: 1.9 times as many beyond 0.1% at 100 rows.
         squares_mean = (z**2).sum() / testable.sum()
         causes["shape"] = float(special.fdtrc(testable.sum(), rows[testable].min(), squares_mean))
+    if view.discrete and len(p) > 1:
+        causes["one value"] = _one_value_p(view)
     return causes
+
+
+def _one_value_p(view: _View) -> float:
+    """The one value of a discrete number that stands out most, as if it were a category."""
+    cells = _pool(view, float(view.inflation.factor[:-1].max(initial=1.0)))
+    if len(cells.window) < 2:
+        return 1.0
+    return _one_cell_p(cells, np.ones(len(cells.window)), view.inflation.freedom[:-1].min())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

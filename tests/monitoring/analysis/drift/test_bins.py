@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from monitoring.analysis.drift.bins import MAX_CATEGORIES, category_bins, number_bins
+from monitoring.analysis.drift.bins import (
+    MAX_CATEGORIES,
+    category_bins,
+    counted_rows,
+    number_bins,
+)
 
 VALUES = st.one_of(
     st.floats(width=64),
@@ -74,3 +79,14 @@ def test_too_many_categories_keep_the_frequent_ones():
     bins = category_bins(pa.array(names))
     assert bins.categories.to_pylist() == ["often"]
     assert not bins.complete
+
+
+def test_a_list_that_is_cut_is_chosen_by_even_rows_and_counted_by_odd_ones():
+    """Else the categories just above the cut, frequent by luck, would fall in every window."""
+    rare = [f"r{i}" for i in range(MAX_CATEGORIES)]
+    values = pa.array(["even", "odd"] * 100 + rare)
+    bins = category_bins(values)
+    assert not bins.complete
+    assert bins.categories.to_pylist() == ["even"]
+    assert counted_rows(bins) == slice(1, None, 2)
+    assert counted_rows(category_bins(values.slice(0, 200))) == slice(None)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.spatial import distance
 
 from monitoring.analysis.drift import EffectFloor, WindowSummary, fit_baseline
 from monitoring.analysis.drift.effects import Effect, effect_of
@@ -30,7 +32,8 @@ def test_a_shift_is_its_own_wasserstein_distance(sigmas):
 
 def test_disjoint_distributions_are_at_the_distances_limit():
     rows = table(np.random.default_rng(3), 1_000)
-    assert effect(changed(rows, "a", np.full(1_000, 50.0))).js == pytest.approx(1.0)
+    found = effect(changed(rows, "colour", ["infrared"] * 1_000), "colour")
+    assert found.js == pytest.approx(1.0)
 
 
 def test_missing_and_new_shares_are_differences():
@@ -50,3 +53,34 @@ def test_a_floor_asks_for_any_of_its_distances():
     assert EffectFloor().reached(found)
     assert EffectFloor(psi=0.1, wasserstein=0.5).reached(found)
     assert not EffectFloor(wasserstein=0.5).reached(found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x + 0.3, lambda x: x * 1.4, lambda x: np.where(x > 1, x + 2, x)],
+    ids=["shift", "scale", "tail"],
+)
+def test_the_distances_are_those_of_scipy(change):
+    """On raw values, deciles of training: Wasserstein, Jensen-Shannon and PSI by its formula."""
+    before = table(np.random.default_rng(1), 20_000).column("a").to_numpy()
+    rows = table(np.random.default_rng(6), 20_000)
+    after = change(rows.column("a").to_numpy())
+    found = effect(changed(rows, "a", after))
+    edges = np.concatenate([[-np.inf], np.quantile(before, np.linspace(0.1, 0.9, 9)), [np.inf]])
+    p, q = (np.histogram(values, edges)[0] / len(values) for values in (before, after))
+    raw = stats.wasserstein_distance(before, after) / before.std()
+    assert found.wasserstein == pytest.approx(raw, rel=0.1)
+    assert found.js == pytest.approx(distance.jensenshannon(p, q, 2), rel=0.1)
+    assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum(), rel=0.1)
+
+
+def test_of_categories_the_distances_are_those_of_scipy():
+    before = table(np.random.default_rng(1), 20_000).column("colour").to_numpy(zero_copy_only=False)
+    rows = table(np.random.default_rng(7), 20_000)
+    after = rows.column("colour").to_numpy(zero_copy_only=False).copy()
+    after[::5] = "blue"
+    found = effect(changed(rows, "colour", after), "colour")
+    names = np.unique(before)
+    p, q = (np.array([(values == n).mean() for n in names]) for values in (before, after))
+    assert found.js == pytest.approx(distance.jensenshannon(p, q, 2))
+    assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum())
