@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, help="reports without drift; a tenth for each change")
     parser.add_argument("--baseline", type=int, default=50_000, help="its rows, for power")
-    parser.add_argument("--match", default="", help="only changes whose name contains this")
+    parser.add_argument("--match", default="", help="only what has this in its name")
     parser.add_argument("--weather", type=Path, default=WEATHER)
     parser.add_argument("--picture", type=Path, help="where to plot the weather's alarms")
     options = parser.parse_args()
@@ -33,6 +33,8 @@ def main() -> None:
         ("autocorrelated", reports.DEPENDENT),
     ):
         for case in cases if part in chosen else ():
+            if options.match not in case.name:
+                continue
             print(*reports.false_alarms(case, runs, options.seed), sep="\n", flush=True)
     if "power" in chosen:
         lines = reports.power(runs // 10, options.baseline, options.seed, options.match)
