@@ -8,7 +8,7 @@ import pytest
 
 from monitoring.analysis.drift import WindowSummary, fit_baseline, judge
 
-WEATHER = Path("/work/shared/data/weather.csv")
+WEATHER = Path(__file__).parents[5] / "shared/data/weather.csv"
 YEAR = 365.25
 
 pytestmark = pytest.mark.skipif(not WEATHER.exists(), reason="the weather data are not here")
