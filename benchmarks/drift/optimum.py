@@ -25,11 +25,12 @@ def variance(ratio: float, n: int, m: int) -> float:
 
 
 def rate(before: float, after: float, n: int, m: int) -> float:
-    """Test of two proportions, told which category it is and that it grows."""
-    pooled = (n * after + m * before) / (n + m)
-    chance = np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
-    spread = np.sqrt(after * (1 - after) / n + before * (1 - before) / m)
-    return float(stats.norm.sf((stats.norm.isf(LEVEL) * chance - (after - before)) / spread))
+    """Exact test of a binomial rate, told which category it is and that it grows.
+
+    The baseline's noise is that of a window smaller by n * m / (n + m) over n.
+    """
+    rows = round(n * m / (n + m))
+    return float(stats.binom.sf(stats.binom.isf(LEVEL, rows, before), rows, after))
 
 
 def correlation(before: float, after: float, n: int, m: int) -> float:

@@ -29,7 +29,7 @@ def column(report, name):
 
 
 def test_windows_without_drift_keep_the_stated_level():
-    """200 windows at 10% each; 2,000 at 1% are benchmarks/drift.py's."""
+    """200 windows at 10% each; 2,000 at 1% are `python -m benchmarks.drift`'s."""
     rng = np.random.default_rng(2)
     sizes = [100, 300, 1_000, 3_000]
     alarms = sum(judged(table(rng, sizes[i % 4]), alpha=0.1).alarm for i in range(200))
