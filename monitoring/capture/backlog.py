@@ -167,6 +167,9 @@ def _found_frames(backlog: Backlog) -> Iterator[_Found]:
         position, damaged = yield from _segment_frames(segment, position, damaged)
     for held in backlog.held:
         yield held.seq, memoryview(held.frame)[OVERHEAD_BYTES:], *position, damaged
+        damaged = False
+    # No frame, but damage behind the last one: it explains the numbers that are missing there.
+    yield backlog.last + 1, memoryview(b""), *position, damaged
 
 
 def _segment_frames(

@@ -3,13 +3,13 @@ from pathlib import Path
 
 from monitoring.capture.drops import DropLog
 from monitoring.capture.folder import MARKS_FILE, ProducerFolder
-from monitoring.capture.frames import encode_frame
+from monitoring.capture.frames import encode_frame, scan_frames
 from monitoring.capture.orphans import Drained, drain_orphan, drain_orphans, find_orphans
 from monitoring.capture.sender import SenderSettings
 from monitoring.errors import DeliveryRejected
 from tests.monitoring.capture.fleet import FakeAgent
 from tests.monitoring.capture.streams import describe, open_journal, open_recorder, record
-from tests.monitoring.capture.victims import die, hold_one_and_drop_one
+from tests.monitoring.capture.victims import die, drop_two, hold_one_and_drop_one
 
 QUICK = SenderSettings(first_backoff_s=0)
 
@@ -80,6 +80,21 @@ async def test_a_torn_tail_is_told_from_a_damaged_one(tmp_path: Path) -> None:
         assert drained[0].finished
         assert drained[0].last == 6
         assert agent.dropped == {reason: 1}
+
+
+async def test_damage_before_counted_drops_is_told_from_a_loss(tmp_path: Path) -> None:
+    """Marks go further than the last frame, and that frame is damaged."""
+
+    path = die(tmp_path, drop_two)
+    last = max(path.glob("*.journal"))
+    data = bytearray(last.read_bytes())
+    (*_, end) = scan_frames(bytes(data), complete=True)
+    data[end.end - 3] ^= 1
+    last.write_bytes(data)
+    agent = FakeAgent()
+    await drain(tmp_path, agent)
+    assert agent.requests == ["r3", "r4"]
+    assert agent.dropped == {"unreadable": 1, "journal_full": 2}
 
 
 async def test_an_unfinished_drain_is_taken_up_again(tmp_path: Path) -> None:

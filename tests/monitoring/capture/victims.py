@@ -27,6 +27,11 @@ def hold_one_and_drop_one(journal: Journal, recorder: Recorder) -> None:
     journal.drop(7, DropReason.JOURNAL_FULL)
 
 
+def drop_two(journal: Journal, recorder: Recorder) -> None:
+    for number in (6, 7):
+        journal.drop(number, DropReason.JOURNAL_FULL)
+
+
 def die(root: Path, last_words: LastWords = nothing) -> Path:
     """A process records r1 to r5, is acknowledged through 2, and is killed."""
     victim = _context.Process(target=_record_and_die, args=(root, last_words))
