@@ -3,7 +3,8 @@
 Journals and spools lie on the disk of their node. Replicas hand over the journals that they find on
 their own node. A node is looked at by a task that is pinned there,
 
-- when a replica fell silent on it without having closed its journals, and none lives there now;
+- when a replica fell silent on it without having closed its journals, and none lives there that
+  would hand them over, or none has said within a minute that it did;
 - once in an agent's life in any case, for this agent knows only what its own disk remembers.
 
 A node that is gone cannot be looked at: what it holds waits for its return, and is shown.
@@ -20,6 +21,7 @@ from monitoring.events import ReplicaReport
 
 SETTLING_S: Final = 30.0  # an application that starts has replicas on its nodes soon
 LEASE_S: Final = 90.0  # a look takes no longer
+NEIGHBOUR_S: Final = 60.0  # in which a living replica of the same node hands over
 PAUSE_S: Final = 10.0  # between two looks at a node
 PROBLEM_PAUSE_S: Final = 60.0  # where the last one met a problem
 
@@ -91,9 +93,9 @@ class Nodes:
         if node not in self._looked_at and abs(now_s - self._started_s) >= SETTLING_S:
             return True
         reports = [(seen_s, r) for seen_s, r in self._fleet.reports() if r.node == node]
-        silent = [is_silent(seen_s, r, now_s) for seen_s, r in reports]
+        silent_s = [abs(now_s - seen_s) for seen_s, r in reports if is_silent(seen_s, r, now_s)]
         lives = any(not r.closed and is_alive(seen_s, now_s) for seen_s, r in reports)
-        return any(silent) and not lives
+        return max(silent_s, default=0.0) > (NEIGHBOUR_S if lives else 0.0)
 
     def looked(self, look: Look) -> None:
         """Note what the holder of a lease has found: all that is not left there is done with."""

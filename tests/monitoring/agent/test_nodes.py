@@ -6,6 +6,7 @@ import pytest
 from monitoring.agent.fleet import ALIVE_S, Fleet
 from monitoring.agent.nodes import (
     LEASE_S,
+    NEIGHBOUR_S,
     PAUSE_S,
     PROBLEM_PAUSE_S,
     SETTLING_S,
@@ -149,6 +150,21 @@ def test_what_a_neighbour_handed_over_is_done_with(settled):
     settled.reports("r1", "b")
     settled.nodes.handed_over(["r1-p"])
     settled.now_s += ALIVE_S + 1
+    assert settled.poll() is None
+
+
+def test_what_no_neighbour_has_spoken_of_is_looked_at_after_a_minute(settled):
+    """It closed its journals, say, and its last word got lost."""
+    settled.reports("r1", "b")
+    settled.now_s += NEIGHBOUR_S
+    settled.reports("r2", "b")
+    assert settled.poll() is None
+    settled.now_s += 1
+    assert settled.poll() == "b"
+    settled.looks("b", left=("r2-p",))
+    assert settled.nodes.health() == []
+    settled.now_s += PROBLEM_PAUSE_S
+    settled.reports("r2", "b")
     assert settled.poll() is None
 
 
