@@ -44,7 +44,8 @@ def main() -> None:
     if "cost" in chosen:
         cost.cost(1_000_000, options.seed)
     if "rivals" in chosen:
-        print(*rivals.compare(runs // 20, options.seed), sep="\n", flush=True)
+        for line in rivals.compare(runs // 20, options.seed):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
