@@ -29,9 +29,12 @@ FITTED: Final = (1, 2, 4, 8, 16)
 #: Shares, of the requests that can be in time at all, at which curves are described.
 LEVELS: Final = np.geomspace(5e-4, 1.0, 32)
 #: Above full load a queue grows without end. Over some ten seconds, the time until new replicas
-#: help, a load of 1.06 already makes nearly every request late: 15 per unit of load. Beyond that
-#: every unit counts once more, so that less overload is always better than more.
+#: help, a load of 1.06 already makes nearly every request late: 15 per unit of load.
 OVERLOAD_SLOPE: Final = 15.0
+#: A request cannot be more than late. This much per unit of load only breaks ties, so that less
+#: overload is better than more: counted in full it would buy replicas against bursts that they
+#: are too few to help with.
+HOPELESS_SLOPE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,8 @@ def late_shares(
     lines = replicas[:, None] - 1
     share = curves[lines, left] * (1.0 - part) + curves[lines, left + 1] * part
     over = np.maximum(load - erlang.LOADS[-1], 0.0)
-    return np.asarray(np.minimum(share + over * OVERLOAD_SLOPE, 1.0 + over))
+    share = np.minimum(share + over * OVERLOAD_SLOPE, 1.0)
+    return np.asarray(share + over * HOPELESS_SLOPE)
 
 
 def need(state: CapacityState, rps: float, mean_s: float, config: Config) -> int:

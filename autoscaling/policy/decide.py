@@ -29,6 +29,9 @@ LONGEST_GAP_S: Final = 30.0
 LEARN_S: Final = 15
 #: A backlog is worth extra replicas when it takes the fleet longer than this to work off.
 DRAIN_S: Final = 10.0
+#: Where on the way to a peak rates are looked at.
+ON_THE_WAY: Final = np.array([0.125, 0.375, 0.625, 0.875])
+LEAST_RPS: Final = 1e-3
 #: A burst's need outlives its second by this much, so that noise does not cancel what it ordered.
 BURST_HOLD_S: Final = 4
 #: Smaller corrections are not worth finding out whether they changed the answer.
@@ -147,9 +150,10 @@ def _need(
     correction = state.feedback.correction
     peaks = spoken.peaks_rps
     term = Term.FORECAST
-    replicas, late_share = _cheapest(state, config, peaks * correction, mean_s)
+    now_rps = max(spoken.level_rps, flow.arrivals_rps) * correction
+    replicas, late_share = _cheapest(state, config, now_rps, peaks * correction, mean_s)
     if correction > FELT_CORRECTION:
-        plain, _ = _cheapest(state, config, peaks, mean_s)
+        plain, _ = _cheapest(state, config, now_rps / correction, peaks, mean_s)
         term = Term.FEEDBACK if plain < replicas else term
     drain, waiting = _drain(observation, state, config, flow, spoken.level_rps)
     if drain > replicas:
@@ -157,7 +161,7 @@ def _need(
     lasting = replicas
     if burst_peaks is not None:
         peaks = np.maximum(peaks, burst_peaks)
-        higher, late_share = _cheapest(state, config, peaks * correction, mean_s)
+        higher, late_share = _cheapest(state, config, now_rps, peaks * correction, mean_s)
         if higher > replicas:
             replicas, term = higher, Term.BURST
     return _Need(
@@ -181,19 +185,24 @@ def _need(
 
 
 def _cheapest(
-    state: State, config: Config, peaks: NDArray[np.float64], mean_s: float
+    state: State, config: Config, now_rps: float, peaks: NDArray[np.float64], mean_s: float
 ) -> tuple[int, float]:
     """Return the replicas with the least cost, and the late share to expect with them.
 
-    The cost of ``c`` replicas is ``c`` over the usual need, plus price times the mean late share
-    over the likely peaks: a newsvendor's choice between stock and shortage.
+    The cost of ``c`` replicas is ``c`` over the usual need, plus price times the mean late share:
+    a newsvendor's choice between stock and shortage. Each likely peak is thought to be reached on
+    a straight line from the rate of now, and every rate on the way counts by its requests. So
+    replicas that are too few for a crowd still serve its beginning, and are worth that much.
     """
     usual = capacity.need(state.capacity, float(peaks[len(peaks) // 2]), mean_s, config)
     low = max(1, math.floor(0.6 * usual))
     highest = capacity.need(state.capacity, float(peaks[-1]), mean_s, config)
     high = min(max(highest, usual) + 3, max(3 * usual, 8), config.max_replicas)
     candidates = np.arange(min(low, high), high + 1)
-    late = capacity.late_shares(state.capacity, candidates, peaks, mean_s, config).mean(axis=1)
+    few = peaks[1::3]
+    rates = np.maximum(now_rps + np.outer(ON_THE_WAY, few - now_rps), LEAST_RPS).ravel()
+    late = capacity.late_shares(state.capacity, candidates, rates, mean_s, config) @ rates
+    late /= rates.sum()
     best = int(np.argmin(candidates / usual + config.price * late))
     return int(candidates[best]), float(late[best])
 

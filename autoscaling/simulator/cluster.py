@@ -1,13 +1,20 @@
 """A simulated Ray Serve deployment: starts and stops replicas, takes their telemetry."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaling.simulator import kernel
 from autoscaling.simulator.kernel import DRAINING, FREE, RUNNING, STARTING, Requests
-from autoscaling.simulator.scenario import Scenario
+from autoscaling.simulator.scenario import Routing, Scenario
+
+ROUTINGS: Final[dict[Routing, int]] = {
+    Routing.TWO_CHOICES: kernel.TWO_CHOICES,
+    Routing.LEAST_ONGOING: kernel.LEAST_ONGOING,
+    Routing.RANDOM: kernel.RANDOM,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,7 @@ class Cluster:
         self._scenario = scenario
         self._requests = requests
         self._rng = rng
+        self._routing = ROUTINGS[scenario.routing]
         self._fleet = kernel.new_fleet(slots, scenario.max_ongoing, scenario.max_queued)
         self._ids = [""] * slots
         self._requested_s = np.zeros(slots)
@@ -85,6 +93,7 @@ class Cluster:
             until_s,
             self._scenario.slo_s,
             self._scenario.max_queued,
+            self._routing,
         )
         paid = np.count_nonzero(fleet.status != FREE) * (until_s - self.now_s)
         drained = np.flatnonzero((fleet.status == DRAINING) & (fleet.ongoing == 0))

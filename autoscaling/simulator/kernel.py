@@ -1,9 +1,10 @@
 """The event kernel: routes requests to replicas and keeps each replica's counters.
 
 Model of Ray Serve. A request goes to the less loaded of two replicas drawn at random (power of two
-choices). A replica works on one request at a time, first come first served, and holds at most
-``max_ongoing``. If both drawn replicas are full, the router tries others; if all are full the
-request waits in the router, first come first served, for the first slot that opens.
+choices; other routings are there for comparison). A replica works on one request at a time, first
+come first served, and holds at most ``max_ongoing``. If the drawn replicas are full, the router
+tries others; if all are full the request waits in the router, first come first served, for the
+first slot that opens.
 
 Because service is first come first served everywhere, the finish of a request is known the moment
 it is placed: no event heap is needed, and a request costs some 100 ns when numba is installed.
@@ -56,6 +57,11 @@ N_RUNNING: Final = 1
 N_PLACED: Final = 2
 
 NEVER: Final = np.inf
+
+# How a request finds its replica.
+TWO_CHOICES: Final = 0
+LEAST_ONGOING: Final = 1
+RANDOM: Final = 2
 
 
 class Requests(NamedTuple):
@@ -149,12 +155,34 @@ def promote(fleet: Fleet, now_s: float) -> float:
 
 
 @compiled
-def _pick(fleet: Fleet, requests: Requests, draw: float, now_s: float, slo_s: float) -> int:
+def _least_ongoing(
+    fleet: Fleet, requests: Requests, draw: float, now_s: float, slo_s: float
+) -> int:
+    """Return the running slot with the fewest ongoing requests, or -1 if every replica is full."""
+    n = fleet.cursor[N_RUNNING]
+    offset = int(draw * n)
+    chosen = -1
+    fewest = fleet.ring_finish_s.shape[1]
+    for i in range(n):
+        slot = fleet.running[(i + offset) % n]
+        retire(fleet, requests, slot, now_s, slo_s)
+        if fleet.ongoing[slot] < fewest:
+            fewest = fleet.ongoing[slot]
+            chosen = slot
+    return int(chosen)
+
+
+@compiled
+def _pick(
+    fleet: Fleet, requests: Requests, draw: float, now_s: float, slo_s: float, routing: int
+) -> int:
     """Return the slot that takes a request now, or -1 if every replica is full."""
     n = fleet.cursor[N_RUNNING]
     size = fleet.ring_finish_s.shape[1]
     if n == 0:
         return -1
+    if routing == LEAST_ONGOING:
+        return _least_ongoing(fleet, requests, draw, now_s, slo_s)
     if n == 1:
         first = fleet.running[0]
         second = first
@@ -168,7 +196,9 @@ def _pick(fleet: Fleet, requests: Requests, draw: float, now_s: float, slo_s: fl
         second = fleet.running[b]
     retire(fleet, requests, first, now_s, slo_s)
     retire(fleet, requests, second, now_s, slo_s)
-    chosen = first if fleet.ongoing[first] <= fleet.ongoing[second] else second
+    chosen = first
+    if routing == TWO_CHOICES and fleet.ongoing[second] < fleet.ongoing[first]:
+        chosen = second
     if fleet.ongoing[chosen] < size:
         return int(chosen)
     offset = int(draw * 1e6) % n
@@ -192,7 +222,13 @@ def _next_opening(fleet: Fleet) -> float:
 
 @compiled
 def advance(
-    fleet: Fleet, requests: Requests, from_s: float, until_s: float, slo_s: float, max_queued: int
+    fleet: Fleet,
+    requests: Requests,
+    from_s: float,
+    until_s: float,
+    slo_s: float,
+    max_queued: int,
+    routing: int = TWO_CHOICES,
 ) -> None:
     """Place every request that can be placed before ``until_s``, and count what finished by then.
 
@@ -213,7 +249,7 @@ def advance(
             break
         if upcoming_s <= now_s:
             upcoming_s = promote(fleet, now_s)
-        slot = _pick(fleet, requests, requests.draw[request], now_s, slo_s)
+        slot = _pick(fleet, requests, requests.draw[request], now_s, slo_s, routing)
         if slot < 0:
             now_s = min(_next_opening(fleet), upcoming_s)
             if now_s >= until_s:

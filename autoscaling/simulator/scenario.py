@@ -1,9 +1,18 @@
 """What a simulated service is like; the defaults are the reference scenario."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from autoscaling.errors import ConfigError
+
+
+class Routing(StrEnum):
+    """How a request finds its replica; Ray Serve takes the less loaded of two."""
+
+    TWO_CHOICES = "two-choices"
+    LEAST_ONGOING = "least-ongoing"
+    RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,7 @@ class Scenario:
     unscored_s: int = 300
     window_s: int = 60
     max_ongoing: int = 5
+    routing: Routing = Routing.TWO_CHOICES
     max_queued: int = 0
     min_replicas: int = 1
     max_replicas: int = 64

@@ -40,7 +40,7 @@ class Policy:
 
 
 POLICIES: Final[dict[str, Policy]] = {
-    OURS: Policy(make=LatencyAutoscaler, grid={"caution": (0.1, 0.2, 0.4, 0.8, 1.6)}),
+    OURS: Policy(make=LatencyAutoscaler, grid={"caution": (0.15, 0.3, 0.6, 1.2)}),
     "ray": Policy(
         make=baselines.RayDefault,
         grid={

@@ -18,7 +18,7 @@ from autoscaling.errors import AutoscalingError
 from autoscaling.report import plot_agreement, plot_traces, render_table
 from autoscaling.simulator.arrivals import Trace, read_trace
 from autoscaling.simulator.recorded import Recorded, in_time, read_recorded, simulate_again
-from autoscaling.simulator.scenario import Scenario
+from autoscaling.simulator.scenario import Routing, Scenario
 from autoscaling.simulator.study import (
     ORACLE,
     POLICIES,
@@ -59,6 +59,9 @@ def simulate(
     staleness_s: Annotated[int, typer.Option(help="Age of the telemetry.")] = 1,
     interval_s: Annotated[int, typer.Option(help="Time between decisions.")] = 1,
     max_ongoing: Annotated[int, typer.Option(help="Requests one replica accepts.")] = 5,
+    routing: Annotated[Routing, typer.Option(help="How requests find replicas.")] = (
+        Routing.TWO_CHOICES
+    ),
     max_queued: Annotated[int, typer.Option(help="Limit of the router's queue; 0: none.")] = 0,
     min_replicas: Annotated[int, typer.Option(help="Fewest replicas.")] = 1,
     max_replicas: Annotated[int, typer.Option(help="Most replicas.")] = 64,
@@ -99,6 +102,7 @@ def simulate(
             staleness_s=staleness_s,
             interval_s=interval_s,
             max_ongoing=max_ongoing,
+            routing=routing,
             max_queued=max_queued,
             min_replicas=min_replicas,
             max_replicas=max_replicas,

@@ -8,7 +8,7 @@ import pytest
 from autoscaling.policy import buckets, erlang
 from autoscaling.simulator.arrivals import draw_service
 from autoscaling.simulator.kernel import NEVER, Requests, advance, new_fleet
-from autoscaling.simulator.scenario import Scenario, WorkClass
+from autoscaling.simulator.scenario import Routing, Scenario, WorkClass
 from autoscaling.simulator.stationary import steady_latencies
 
 EXPONENTIAL_MEAN_S = 0.01
@@ -57,6 +57,14 @@ def test_refused_requests_never_finish_and_limit_the_queue():
     done = latency_s[np.isfinite(latency_s)]
     assert 0.25 < len(done) / len(latency_s) < 0.45  # a third can be served
     assert done.max() < 12.1  # ten ahead in the queue, one in service
+
+
+def test_the_better_the_routing_the_shorter_the_waits():
+    means = [
+        steady_latencies(Scenario(routing=routing), 8, 0.8, 100_000, seed=2).mean()
+        for routing in (Routing.LEAST_ONGOING, Routing.TWO_CHOICES, Routing.RANDOM)
+    ]
+    assert means[0] < 0.9 * means[1] < 0.81 * means[2]
 
 
 def test_the_same_seed_gives_the_same_latencies():
