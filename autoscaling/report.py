@@ -11,13 +11,15 @@ from rich.table import Table
 from autoscaling.errors import MissingExtra
 from autoscaling.simulator.recorded import Course, Recorded, p95_ms
 from autoscaling.simulator.run import Run
-from autoscaling.simulator.study import Job, replay_job
+from autoscaling.simulator.study import OURS, Job, replay_job
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Pictures show at most this many points along time; more would only be ink.
 POINTS = 1500
+#: Windows of p95 where a picture has room for them: shorter ones are mostly noise.
+P95_WINDOW_S = 30
 #: Windows of the comparison with a recorded run: long enough for a percentile of a few hundred.
 AGREEMENT_WINDOW_S = 5
 
@@ -51,18 +53,33 @@ def plot_traces(jobs: Sequence[Job], folder: Path) -> Iterator[Path]:
     for name in dict.fromkeys(job.trace.name for job in jobs):
         of_trace = [job for job in jobs if job.trace.name == name]
         figure, axes = plt.subplots(
-            4, 1, figsize=(12, 11), sharex=True, height_ratios=(2, 3, 2, 1.5), layout="constrained"
+            4, 1, figsize=(10, 9), sharex=True, height_ratios=(1.5, 3, 2, 1.3), layout="constrained"
         )
-        figure.suptitle(f"{name}, seed {of_trace[0].seed}")
-        step = max(of_trace[0].trace.duration_s // POINTS, 1)
-        axes[0].plot(of_trace[0].trace.rps[::step], color="black", linewidth=0.8)
-        axes[0].set_ylabel("requests per second")
-        for job in of_trace:
-            _draw_run(axes, job, replay_job(job), step)
-        axes[1].legend(loc="upper right", fontsize="small")
-        axes[3].set_xlabel("seconds")
+        trace = of_trace[0].trace
+        step = max(trace.duration_s // POINTS, 1)
+        minutes = np.arange(0, trace.duration_s, step) / 60.0
+        axes[0].set_title(f"{name}, seed {of_trace[0].seed}", loc="left")
+        axes[0].fill_between(minutes, trace.rps[::step], color="0.75", linewidth=0)
+        axes[0].set(ylabel="requests per second", ylim=(0, None), xlim=(0, trace.duration_s / 60.0))
+        for number, job in enumerate(of_trace):
+            _draw_run(axes, job, replay_job(job), step, f"C{number}")
+        axes[1].set(ylabel="replicas serving", ylim=(0, None))
+        axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        slo_ms = of_trace[0].scenario.slo_ms
+        axes[2].axhline(slo_ms, color="black", linestyle=":", linewidth=1)
+        axes[2].annotate(
+            "objective",
+            (1, slo_ms),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            xytext=(1.01, slo_ms),
+        )
+        axes[2].set(ylabel="p95, ms", yscale="log")
+        axes[3].set(ylabel="why (latency)", xlabel="minutes")
+        for axis in axes:
+            axis.spines[["top", "right"]].set_visible(False)
         path = folder / f"{Path(name).stem}.png"
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=80)
         plt.close(figure)
         yield path
 
@@ -78,21 +95,23 @@ def _pyplot() -> Any:
     return plt
 
 
-def _draw_run(axes: "Sequence[Axes]", job: Job, run: Run, step: int) -> None:
-    seconds = np.arange(0, len(run.running), step)
-    label = job.policy
-    axes[1].plot(seconds, run.running[::step], label=label, linewidth=0.9)
-    axes[1].set_ylabel("replicas")
-    p95_ms = _p95_ms(run, window_s=max(step, 10))
-    axes[2].plot(np.arange(len(p95_ms)) * max(step, 10), p95_ms, linewidth=0.8)
-    axes[2].axhline(job.scenario.slo_ms, color="black", linestyle=":", linewidth=0.8)
-    axes[2].set_yscale("log")
-    axes[2].set_ylabel("p95, ms")
-    if label == "latency":
-        kinds = sorted(set(run.reasons))
-        index = np.array([kinds.index(reason) for reason in run.reasons])
-        axes[3].scatter(np.arange(len(index)), index, s=1.5, color="black")
-        axes[3].set_yticks(range(len(kinds)), kinds, fontsize="small")
+def _draw_run(axes: "Sequence[Axes]", job: Job, run: Run, step: int, colour: str) -> None:
+    """Draw one policy's replicas and p95, ours on top and with the terms that decided."""
+    ours = job.policy == OURS
+    style: dict[str, Any] = {"color": colour, "linewidth": 1.6 if ours else 0.9, "zorder": 3 if ours else 2}
+    minutes = np.arange(0, len(run.running), step) / 60.0
+    axes[1].step(minutes, run.running[::step], where="post", label=job.policy, **style)
+    window_s = max(step, P95_WINDOW_S)
+    p95_ms = _p95_ms(run, window_s)
+    axes[2].plot((np.arange(len(p95_ms)) + 0.5) * window_s / 60.0, p95_ms, **style)
+    if ours:
+        kinds = sorted(set(run.reasons), key=run.reasons.count)
+        for line, kind in enumerate(kinds):
+            seconds = np.flatnonzero(np.array(run.reasons) == kind)
+            axes[3].eventplot(
+                seconds / 60.0, lineoffsets=line, linelengths=0.8, linewidths=0.6, color=colour
+            )
+        axes[3].set_yticks(range(len(kinds)), kinds)
 
 
 def _p95_ms(run: Run, window_s: int) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ class Config:
     quantile: float = 0.95
     min_replicas: int = 1
     max_replicas: int = 64
-    caution: float = 0.6
+    caution: float = 0.5
     max_ongoing: int = 5
     interval_s: float = 1.0
     cold_start_prior_s: float = 10.0

@@ -40,7 +40,7 @@ class LatencyAutoscaler:
     """``decide`` with its state, for one run."""
 
     def __init__(
-        self, scenario: Scenario, caution: float = 0.6, max_ongoing: int | None = None
+        self, scenario: Scenario, caution: float = 0.5, max_ongoing: int | None = None
     ) -> None:
         """``max_ongoing`` is what the policy believes, where that is not the scenario's truth."""
         self._config = Config(

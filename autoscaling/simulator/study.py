@@ -40,7 +40,7 @@ class Policy:
 
 
 POLICIES: Final[dict[str, Policy]] = {
-    OURS: Policy(make=LatencyAutoscaler, grid={"caution": (0.15, 0.3, 0.6, 1.2)}),
+    OURS: Policy(make=LatencyAutoscaler, grid={"caution": (0.125, 0.25, 0.5, 1.0)}),
     "ray": Policy(
         make=baselines.RayDefault,
         grid={
