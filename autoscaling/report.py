@@ -98,7 +98,11 @@ def _pyplot() -> Any:
 def _draw_run(axes: "Sequence[Axes]", job: Job, run: Run, step: int, colour: str) -> None:
     """Draw one policy's replicas and p95, ours on top and with the terms that decided."""
     ours = job.policy == OURS
-    style: dict[str, Any] = {"color": colour, "linewidth": 1.6 if ours else 0.9, "zorder": 3 if ours else 2}
+    style: dict[str, Any] = {
+        "color": colour,
+        "linewidth": 1.6 if ours else 0.9,
+        "zorder": 3 if ours else 2,
+    }
     minutes = np.arange(0, len(run.running), step) / 60.0
     axes[1].step(minutes, run.running[::step], where="post", label=job.policy, **style)
     window_s = max(step, P95_WINDOW_S)
