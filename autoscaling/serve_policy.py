@@ -120,6 +120,7 @@ class DeploymentScaler:
         self._begun_s: float | None = None
         self._settled = False
         self._told_s = -math.inf
+        self._knew = False
         self._saved_s = -math.inf
         self._complaints = OncePerMinute()
 
@@ -227,7 +228,9 @@ class DeploymentScaler:
                 decision.target,
                 decision.reason,
             )
-        if changed or now_s - self._told_s >= TELL_S:
+        known = decision.judgement.mean_service_ms > 0
+        if changed or known != self._knew or now_s - self._told_s >= TELL_S:
+            self._knew = known
             self._told_s = now_s
             key = scaling_key(context.app_name or "", context.deployment_name)
             value = {

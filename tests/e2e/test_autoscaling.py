@@ -5,27 +5,33 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from autoscaling.loadtest.store import load
+from autoscaling.simulator.recorded import in_time, read_recorded, simulate_again
 from tests.e2e import slow_model
 from tests.e2e.application import REPOSITORY, Application, merge
 from tests.e2e.log import wait_for
 from tests.e2e.processes import pids_of
+from tests.e2e.step import Step, read_run
 
 pytestmark = pytest.mark.ray
 
 SLO_MS = 200
 LOW_RPS, HIGH_RPS = 0.2 * slow_model.CAPACITY_RPS, 1.6 * slow_model.CAPACITY_RPS
-STEP_AT_S, STEP_ENDS_S, ENDS_S = 20, 110, 112
+STEP_AT_S, KILL_AT_S, STEP_ENDS_S, ENDS_S = 20, 60, 82, 84
 BODY = {"instances": [{"a": 0.1, "b": -0.2, "c": 0.3}]}
+BUDGET_CPUS = 3
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +48,37 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
             "serving": {"num_cpus": 0.1},
         },
     )
-    application["deployments"][0]["autoscaling_config"]["max_replicas"] = (
-        3  # each start costs seconds of CPU
-    )
+    scaling = application["deployments"][0]["autoscaling_config"]
+    scaling["max_replicas"] = 3  # each start costs seconds of CPU
+    document["applications"].append(shop_under_a_budget(scaling))
     running = Application(folder, document, environment={"PYTHONPATH": str(REPOSITORY)})
     try:
         running.start()
         yield running
     finally:
         running.stop()
+
+
+def shop_under_a_budget(scaling: dict[str, Any]) -> dict[str, Any]:
+    """An application whose two deployments share CPUs; late requests of Fraud are dearer."""
+    options = {"autoscaling_config": {**scaling, "policy": None, "max_replicas": 2}}
+    del options["autoscaling_config"]["policy"]
+    return {
+        "name": "shop",
+        "route_prefix": "/shop",
+        "import_path": "tests.e2e.shop:build",
+        "autoscaling_policy": {
+            "policy_function": "autoscaling.serve_budget:LatencyBudgetPolicy",
+            "policy_kwargs": {
+                "budget_cpus": BUDGET_CPUS,
+                "deployments": {"Fraud": {"caution": 4.0}},
+            },
+        },
+        "deployments": [
+            {"name": name, "ray_actor_options": {"num_cpus": 0.1}, **options}
+            for name in ("Ranking", "Fraud")
+        ],
+    }
 
 
 def decisions(application: Application) -> list[dict[str, Any]]:
@@ -60,70 +88,114 @@ def decisions(application: Application) -> list[dict[str, Any]]:
     return found
 
 
-def loadtest(application: Application, trace: Path, out: Path) -> dict[str, Any]:
-    """Replay a trace with `treeline loadtest`, one row a request."""
-    (application.folder / "body.json").write_text(json.dumps(BODY))
-    options = {
-        "--url": f"{application.url}/predict",
-        "--trace": str(trace),
-        "--mix": "1",
-        "--rows": "1",
-        "--body": str(application.folder / "body.json"),
-        "--slo-ms": str(SLO_MS),
-        "--connections": "500",
-        "--timeout": "60",
-        "--out": str(out),
-    }
-    treeline = str(Path(sys.executable).with_name("treeline"))
-    done = subprocess.run(
-        [treeline, "loadtest", *chain(*options.items()), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A step in demand in the middle of which the controller was killed."""
+
+    folder: Path
+    killed_s: float  # on the load test's own clock
+    judged_after_s: float
 
 
-def test_replicas_follow_a_step_and_come_back(slow: Application) -> None:
+@pytest.fixture(scope="module")
+def replay(slow: Application) -> Replay:
+    """Replay the step with `treeline loadtest`, one row a request."""
     wait_for(lambda: decisions(slow) != [], timeout_s=30, what="a first decision")
-    trace = slow.folder / "step.csv"
     rates = [LOW_RPS] * STEP_AT_S + [HIGH_RPS] * (STEP_ENDS_S - STEP_AT_S)
     rates += [LOW_RPS] * (ENDS_S - STEP_ENDS_S)
     lines = [f"{second},{rate}" for second, rate in enumerate(rates)]
-    trace.write_text("\n".join(["t_s,rps", *lines]) + "\n")
-    out = slow.folder / "loadtest"
-    loadtest(slow, trace, out)
-    requests = pq.read_table(out / "requests.parquet").to_pandas()
+    (slow.folder / "step.csv").write_text("\n".join(["t_s,rps", *lines]) + "\n")
+    (slow.folder / "body.json").write_text(json.dumps(BODY))
+    folder = slow.folder / "loadtest"
+    options = {
+        "--url": f"{slow.url}/predict",
+        "--trace": str(slow.folder / "step.csv"),
+        "--mix": "1",
+        "--rows": "1",
+        "--body": str(slow.folder / "body.json"),
+        "--slo-ms": str(SLO_MS),
+        "--connections": "1000",
+        "--timeout": "60",
+        "--out": str(folder),
+    }
+    treeline = str(Path(sys.executable).with_name("treeline"))
+    command = [treeline, "loadtest", *chain(*options.items()), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        # The generator takes a second or two to begin: `killed_s` is on its own clock.
+        time.sleep(KILL_AT_S)
+        (controller,) = pids_of(slow, "ray::ServeController")
+        killed_at_s = time.time()
+        os.kill(controller, signal.SIGKILL)
+        judged_after_s = wait_for(
+            lambda: knows(decisions(slow)[-1], since_s=killed_at_s),
+            timeout_s=60,
+            what="a judgement by the new controller",
+        )
+        _, errors = running.communicate(timeout=120)
+    assert running.returncode in (0, 1), errors
+    started_s = datetime.fromisoformat(load(folder).started_at).timestamp()
+    return Replay(folder=folder, killed_s=killed_at_s - started_s, judged_after_s=judged_after_s)
+
+
+def knows(decision: dict[str, Any], *, since_s: float) -> bool:
+    """Whether it was made since then, from a rate and a service time."""
+    judged = decision["arrivals_rps"] is not None and decision["mean_service_ms"] is not None
+    return judged and decision["ts"] > since_s
+
+
+def test_replicas_follow_a_step(replay: Replay) -> None:
+    step = Step.measure(replay.folder, at_s=STEP_AT_S, until_s=replay.killed_s, slo_ms=SLO_MS)
+    print(step)
+    assert step.ordered_s <= 5.0, step  # so all serve within a cold start plus 5 s
+    assert step.p95_back_s - step.serving_s <= 15.0, step
+    requests, _ = read_run(replay.folder)
     assert not (requests["status"] >= 500).any()
-    planned_s = (requests["planned_at"] - requests["planned_at"].min()).dt.total_seconds()
-    late = requests[planned_s.between(STEP_ENDS_S - 10, STEP_ENDS_S - 1)]
-    assert (late["status"] == 200).all()
-    assert late["latency_ms"].quantile(0.95) < SLO_MS
-    made = decisions(slow)
-    assert max(each["running"] for each in made) >= 2
-    assert any("burst" in each["reason"] or "forecast" in each["reason"] for each in made)
-    wait_for(lambda: decisions(slow)[-1]["running"] == 1, timeout_s=120, what="scaling down")
-    targets = [each["target"] for each in decisions(slow)]
-    rises = sum(after > before for before, after in pairwise(targets))
-    assert rises <= 6, targets  # up in a few steps, and no flapping on the way down
-    assert "treeline_scaling_target_replicas 1.0" in httpx.get(f"{slow.url}/metrics").text
+    recovered = requests[requests["planned_s"] >= STEP_AT_S + step.p95_back_s]
+    assert (recovered["status"] == 200).all()
 
 
-def test_a_dead_controller_costs_neither_replicas_nor_judgement(slow: Application) -> None:
-    before = decisions(slow)[-1]
-    (controller,) = pids_of(slow, "ray::ServeController")
-    os.kill(controller, signal.SIGKILL)
+def test_a_dead_controller_costs_neither_replicas_nor_judgement(replay: Replay) -> None:
+    _, decided = read_run(replay.folder)
+    before = [each for each in decided if each.ts < replay.killed_s][-1]
+    after = [each for each in decided if replay.killed_s <= each.ts < STEP_ENDS_S]
+    print(f"judged again after {replay.judged_after_s:.1f} s")
+    assert before.running >= 2
+    assert {each.target for each in after} == {before.target}
+    assert {each.running for each in after} == {before.running}
+    assert replay.judged_after_s <= 10.0
 
-    def judged() -> bool:
-        """Ask for a little work, all of it answered, and see whether the policy has taken note."""
-        for _ in range(2):
-            assert httpx.post(f"{slow.url}/predict", json=BODY, timeout=10).status_code == 200
-        newest = decisions(slow)[-1]
-        return newest["ts"] > before["ts"] + 2 and newest["arrivals_rps"] is not None
 
-    wait_for(judged, timeout_s=90, what="a judgement by the new controller")
-    assert decisions(slow)[-1]["running"] >= before["running"]
-    assert all(each["target"] >= before["target"] for each in decisions(slow))
+def test_replicas_come_back_down_without_flapping(slow: Application, replay: Replay) -> None:
+    took_s = wait_for(lambda: decisions(slow)[-1]["running"] == 1, timeout_s=90, what="1 replica")
+    print(f"down {took_s:.0f} s after the load")
+    _, decided = read_run(replay.folder)
+    targets = [each.target for each in decided] + [each["target"] for each in decisions(slow)]
+    turns = [target for target, _ in groupby(targets)]
+    top = turns.index(max(turns))
+    assert turns == sorted(turns[:top]) + sorted(turns[top:], reverse=True)  # up once, down once
+    metrics = httpx.get(f"{slow.url}/metrics").text
+    assert "treeline_scaling_target_replicas 1.0" in metrics
+
+
+def test_simulation_and_life_agree(replay: Replay) -> None:
+    """With work and starts as measured in the run, and nothing fitted."""
+    recorded = read_recorded(replay.folder, min_replicas=1, max_replicas=3)
+    simulated = simulate_again(recorded, seed=1)
+    live = recorded.live
+    print(in_time(live, recorded), in_time(simulated, recorded), recorded.starts_s)
+    assert in_time(simulated, recorded) == pytest.approx(in_time(live, recorded), abs=0.15)
+    assert simulated.replica_seconds == pytest.approx(live.replica_seconds, rel=0.15)
+    assert simulated.running.max() == live.running.max()
+
+
+def test_an_applications_deployments_keep_within_its_budget(slow: Application) -> None:
+    def newest() -> dict[str, Any]:
+        answer = httpx.get(f"{slow.url}/shop", timeout=10)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    wait_for(lambda: newest()["Fraud"]["running"] == 2, timeout_s=60, what="two Fraud replicas")
+    shop = newest()
+    assert shop["Fraud"]["target"] + shop["Ranking"]["target"] == BUDGET_CPUS
+    assert shop["Ranking"]["term"] == "budget"
