@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from autoscaling.errors import MissingExtra
-from autoscaling.simulator.recorded import Course, Recorded, p95_ms
+from autoscaling.simulator.recorded import Course, Recorded, in_time, p95_ms
 from autoscaling.simulator.run import Run
 from autoscaling.simulator.study import OURS, Job, replay_job
 
@@ -137,6 +137,8 @@ def plot_agreement(recorded: Recorded, simulated: Course, path: Path) -> None:
     figure, axes = plt.subplots(
         4, 1, figsize=(11, 10), sharex=True, height_ratios=(2, 2, 2, 3), layout="constrained"
     )
+    shares = [in_time(course, recorded) for course in (recorded.live, simulated)]
+    figure.suptitle("in time: {:.1%} live, {:.1%} simulated".format(*shares))
     seconds = np.arange(recorded.trace.duration_s)
     axes[0].step(seconds, recorded.trace.rps, where="post", color="black", linewidth=0.8)
     axes[0].set_ylabel("requests per second")

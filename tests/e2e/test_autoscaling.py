@@ -25,7 +25,8 @@ from tests.e2e.log import wait_for
 from tests.e2e.processes import pids_of
 from tests.e2e.step import Step, read_run
 
-pytestmark = pytest.mark.ray
+# The first of its fixtures starts a cluster and replays 84 s.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SLO_MS = 200
 LOW_RPS, HIGH_RPS = 0.2 * slow_model.CAPACITY_RPS, 1.6 * slow_model.CAPACITY_RPS

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serve_app.cli.simulate import app
+from tests.autoscaling.simulator.test_recorded import keep, run_of_a_service
 
 CONTRACT = {
     "policy",
@@ -103,3 +104,20 @@ def test_timestamps_in_any_order_are_replayed(tmp_path):
 @pytest.mark.parametrize("option", [("--quantile", "1.5"), ("--slo-ms", "-1"), ("--seed", "x")])
 def test_options_out_of_range_are_misuse(trace, option):
     assert run("--trace", str(trace), *option).exit_code == 2
+
+
+def test_a_run_is_simulated_again_and_compared(tmp_path):
+    keep(run_of_a_service(), tmp_path / "before")
+    result = run("--run", str(tmp_path / "before"), "--max-replicas", "3", "--json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["run"] == "before"
+    assert figures["live"]["most_replicas"] == figures["simulated"]["most_replicas"] == 3
+    assert figures["measured"]["work_ms"] == 20.0
+
+
+@pytest.mark.parametrize("options", [(), ("--policy", "latency")])
+def test_a_folder_without_a_run_is_misuse(tmp_path, options):
+    result = run("--run", str(tmp_path), *options)
+    assert result.exit_code == 2
+    assert "treeline simulate: " in result.output
