@@ -49,6 +49,23 @@ class Intervals:
         self._firsts[low:high] = [first]
         self._lasts[low:high] = [last]
 
+    def remove(self, first: int, last: int) -> None:
+        """Take a closed range out, as far as it is in.
+
+        >>> seen = Intervals([(1, 9)])
+        >>> seen.remove(4, 6)
+        >>> list(seen)
+        [(1, 3), (7, 9)]
+        """
+        low = bisect_left(self._lasts, first)
+        high = bisect_right(self._firsts, last)
+        if last < first or low >= high:
+            return
+        ends = ((self._firsts[low], first - 1), (last + 1, self._lasts[high - 1]))
+        kept = [(start, end) for start, end in ends if start <= end]
+        self._firsts[low:high] = [start for start, _ in kept]
+        self._lasts[low:high] = [end for _, end in kept]
+
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
         """Return the parts of a closed range that are not in the set, in order."""
         gaps = []

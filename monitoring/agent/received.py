@@ -45,8 +45,8 @@ class Received:
     """The account in memory, kept equal to the file wherever another process has changed it.
 
     ``intervals`` are the numbers that some agent has acknowledged, ``held`` those of them that are
-    or were in a spool of this ``state_dir``. The others lie on another node's disk, and are taken
-    in when its spool is handed over.
+    in a spool of this ``state_dir`` or were stored from it. The others lie on another node's disk,
+    given away to it or received there, and are taken in when its spool is handed over.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,6 +104,10 @@ class Received:
         """Note numbers that some agent has acknowledged."""
         self.intervals.setdefault(producer, Intervals()).add(first, last)
         self._seen_at_s[producer] = max(now_s, self._seen_at_s.get(producer, 0.0))
+
+    def give_away(self, producer: str, first: int, last: int) -> None:
+        """Note numbers that an agent on another disk holds now."""
+        self.held.get(producer, Intervals()).remove(first, last)
 
     def missing(
         self, producer: str, first: int, last: int, *, held_here: bool = False

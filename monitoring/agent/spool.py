@@ -229,9 +229,21 @@ class Spool:
 
     def settle(self, segment: SealedSegment, coverage: Coverage, now_s: float) -> None:
         """Account for a stored segment, then delete it. Safe to repeat after a crash in between."""
+        self._finish(segment, coverage, {}, now_s)
+
+    def give_away(self, segment: SealedSegment, coverage: Coverage, now_s: float) -> None:
+        """Delete a segment that an agent on another disk holds now; safe to repeat as well."""
+        self._finish(segment, {}, coverage, now_s)
+
+    def _finish(
+        self, segment: SealedSegment, stored: Coverage, given_away: Coverage, now_s: float
+    ) -> None:
         with self._exclusive():
             stale = [n for n in self._received.settled if not self._path_of(n).exists()]
-            self._received.settle(segment.name, coverage, stale)
+            self._received.settle(segment.name, stored, stale)
+            for producer, ranges in given_away.items():
+                for part in ranges:
+                    self._received.give_away(producer, part.first, part.last)
             busy = {p for s in self._segments() for p in s.account}
             self._received.forget(now_s - self._settings.producer_retention_s, busy)
             self._received.save()

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from monitoring.agent.epochs import folders, new_epoch
 from monitoring.agent.ingest import frame_schema
+from monitoring.agent.ledger import Coverage
 from monitoring.agent.parquet import CORRUPT, SegmentAccount, read_account
 from monitoring.agent.segment import SealedSegment, map_file
 from monitoring.agent.settings import SpoolSettings
@@ -81,8 +82,8 @@ async def hand_over(
     try:
         async with asyncio.timeout(timeout_s):
             while (segment := spool.next_sealed()) is not None:
-                await _send(spool, segment, transport_for)
-                await asyncio.to_thread(spool.settle, segment, {}, clock())
+                coverage = await _send(spool, segment, transport_for)
+                await asyncio.to_thread(spool.give_away, segment, coverage, clock())
                 done += 1
     except Exception as error:  # noqa: BLE001  no agent, no room there, no time: later
         problem = f"{type(error).__name__}: {error}"
@@ -94,12 +95,14 @@ async def hand_over(
 
 async def _send(
     spool: Spool, segment: SealedSegment, transport_for: Callable[[str], Transport]
-) -> None:
+) -> Coverage:
+    """Send a segment's runs; return what they cover once all are acknowledged."""
     account = await asyncio.to_thread(lambda: read_account(map_file(segment.path)))
     if any(frame.body is None for frame, _ in account.runs):
         spool.dead_letters.keep(segment.path, "some of its frames fail their checksum")
     for producer, payload in _payloads(account):
         await transport_for(producer).ingest(payload)
+    return account.coverage
 
 
 def _payloads(account: SegmentAccount) -> Iterator[tuple[str, bytes]]:

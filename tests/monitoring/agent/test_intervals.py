@@ -25,6 +25,8 @@ def test_it_is_a_set_of_numbers(ranges, first, length):
     assert numbers(intervals.common(first, first + length)) == sorted(asked & members)
     through = next(n for n in range(1, 100) if n not in members) - 1
     assert intervals.through == through
+    intervals.remove(first, first + length)
+    assert numbers(intervals) == sorted(members - asked)
 
 
 @given(RANGES)

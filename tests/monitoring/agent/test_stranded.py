@@ -223,3 +223,21 @@ async def test_hours_stay(tmp_path, disks):
     checked(tmp_path)
     hours = sorted(p.parent.name for p in (tmp_path / "sink/events").rglob("*.parquet"))
     assert hours == ["hour=09", "hour=14"]
+
+
+async def test_handed_over_to_and_fro_it_is_stored_once(tmp_path, disks):
+    """Agents move from one node to another and back: what was given away is no longer held."""
+    first = disks.start("old")
+    first.take(delivery(1, 5))
+    first.drain()
+    first.take(delivery(6, 9))
+    disks.lose(first)
+    second = disks.start("new")
+    await give(first, ToAgent(second))
+    disks.lose(second)
+    third = disks.start("old", "e-third")
+    assert third.take(delivery(8, 12, acknowledged=9)).through == 12
+    await give(second, ToAgent(third))
+    third.drain()
+    assert checked(tmp_path).written == 12
+    assert len(stored_events(tmp_path)) == 12
