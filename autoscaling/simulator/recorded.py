@@ -23,7 +23,7 @@ from autoscaling.policy.types import Config
 from autoscaling.simulator.arrivals import Trace
 from autoscaling.simulator.latency import LatencyAutoscaler
 from autoscaling.simulator.run import replay
-from autoscaling.simulator.scenario import Scenario, WorkClass
+from autoscaling.simulator.scenario import Routing, Scenario, WorkClass
 from autoscaling.start_clock import StartClock
 
 #: No replica refuses: what it holds is bounded by its own admission, far above what waits here.
@@ -134,6 +134,7 @@ def _scenario(
         cold_start_cv=min(spread, 0.9),
         unscored_s=round(result.schedule.warmup_s),
         max_ongoing=ANY_NUMBER,
+        routing=Routing.LEAST_ONGOING,
         min_replicas=min_replicas,
         max_replicas=max_replicas,
         work=(WorkClass(weight=1.0, mean_s=work.mean_service_ms / 1e3, cv=work.service_cv or 0.0),),
