@@ -6,7 +6,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, DeploymentActorConfig
 
-from monitoring.agent.actor import MonitoringAgentActor
+from monitoring.actor import MonitoringAgentActor
 from serve_app.agents import agent_name
 from serve_app.model.variants import columns_for
 from serve_app.model.verify import read_manifest

@@ -116,6 +116,34 @@ class Agent(Section):
     )
 
 
+class Live(Section):
+    """What is counted and judged while traffic flows."""
+
+    enabled: bool = Field(True, description="Count and judge live.")
+    drift_window_s: int = Field(
+        3600,
+        gt=0,
+        le=86_400,
+        description="Length of the windows that drift is judged on: whole minutes, or part of one.",
+    )
+    late_s: float = Field(
+        120,
+        ge=0,
+        description="A window is judged so long after its end; later events count, and are not "
+        "judged.",
+    )
+    false_alarms_per_month: float = Field(
+        1, gt=0, description="Drift alarms to be expected of a model that does not drift."
+    )
+
+    @field_validator("drift_window_s")
+    @classmethod
+    def _fits_minutes(cls, value: int) -> int:
+        if value % 60 and 60 % value:
+            raise ValueError("allowed: whole minutes, or a part of one, in seconds")
+        return value
+
+
 class Serving(Section):
     """Limits of the request path."""
 
@@ -169,6 +197,7 @@ class Settings(Root):
     capture: Capture = Capture()
     masking: Masking = Masking()
     agent: Agent = Agent()
+    live: Live = Live()
 
     @model_validator(mode="after")
     def _versions_differ(self) -> Self:

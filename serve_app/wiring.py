@@ -73,25 +73,44 @@ def variant_stream(manifest: Manifest, role: VariantRole) -> Stream:
 
 def agent_options(settings: Settings, shard: int, policy_ids: Sequence[str]) -> dict[str, Any]:
     """Options of one monitoring agent, as its actor takes them."""
-    storage = settings.storage
-    secret = storage.secret_access_key
     return {
         "policy_ids": list(policy_ids),
         "state_dir": settings.state_dir,
         "shard": str(shard),
         "shards": settings.agent.shards,
-        "sink": {
-            "url": settings.sink,
-            "endpoint_url": storage.endpoint_url,
-            "key": storage.access_key_id,
-            "secret": secret.get_secret_value() if secret else None,
-            "region": storage.region,
-        },
+        "sink": storage_of(settings.storage, settings.sink),
         "spool": {
             "fsync": settings.agent.fsync,
             "file_bytes": settings.agent.file_max_bytes,
             "max_age_s": settings.agent.file_max_age_s,
         },
+        "live": live_options(settings) if settings.live.enabled else None,
+    }
+
+
+def live_options(settings: Settings) -> dict[str, Any]:
+    """Options of what counts and judges live, beside an agent."""
+    live = settings.live
+    return {
+        "models": storage_of(settings.storage, settings.model_root),
+        "changed_by_masking": sorted(
+            name for name, rule in settings.masking.features.items() if rule.action != "keep"
+        ),
+        "drift_window_s": live.drift_window_s,
+        "late_s": live.late_s,
+        "false_alarms_per_month": live.false_alarms_per_month,
+    }
+
+
+def storage_of(storage: Storage, url: str) -> dict[str, Any]:
+    """A place on storage, as the agent takes it."""
+    secret = storage.secret_access_key
+    return {
+        "url": url,
+        "endpoint_url": storage.endpoint_url,
+        "key": storage.access_key_id,
+        "secret": secret.get_secret_value() if secret else None,
+        "region": storage.region,
     }
 
 

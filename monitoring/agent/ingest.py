@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from monitoring.agent.aside import counted_schema
 from monitoring.agent.sampling import SAMPLED_BY, Decision, EventTable, Ints
 from monitoring.errors import DeliveryRejected
 from monitoring.events import DeliveryHeader, Stream, batch_schema, decode_delivery
@@ -199,6 +200,17 @@ def kept_rows(
         weight, rule = weight[wanted], rule[wanted]
     weighted = rows.append_column(WEIGHT, pa.array(weight))
     return weighted.append_column(RULE, pa.array(rule))
+
+
+def sampled_out_rows(
+    stream: Stream, batch: pa.RecordBatch, events: EventTable, run: Run, decision: Decision
+) -> pa.RecordBatch:
+    """Return the other rows of a run, with the columns that live windows look at."""
+    start, end = int(events.starts[run.low]), int(events.starts[run.high])
+    counts = events.row_counts[run.low : run.high]
+    out = np.repeat(~decision.keep[run.low : run.high], counts)
+    rows = batch.slice(start, end - start).select(counted_schema(stream).names)
+    return rows.filter(pa.array(out))
 
 
 def sampled_by_names(codes: pa.Array) -> pa.Array:

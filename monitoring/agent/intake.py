@@ -4,13 +4,19 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from monitoring.agent.ingest import Run, kept_rows, plan_runs, read_delivery
+from monitoring.agent.ingest import (
+    Run,
+    kept_rows,
+    plan_runs,
+    read_delivery,
+    sampled_out_rows,
+)
 from monitoring.agent.received import replace_file
 from monitoring.agent.sampling import BudgetState, Decision, EventTable, at_second, decide
 from monitoring.agent.settings import AgentSettings, SamplingSettings
@@ -23,12 +29,6 @@ log = logging.getLogger(__name__)
 
 POLICIES_FILE: Final = "policies.json"
 KEEP_ALL: Final = SamplingSettings()
-
-
-class Observer(Protocol):
-    """Sees every prediction once, before sampling; a failure is logged and hurts nobody."""
-
-    def observe(self, header: DeliveryHeader, batch: pa.RecordBatch) -> None: ...
 
 
 @dataclass(slots=True)
@@ -45,21 +45,25 @@ class IntakeCounts:
 
 
 class Intake:
-    """Belongs to one thread. ``clock`` gives seconds since 1970."""
+    """Belongs to one thread. ``clock`` gives seconds since 1970.
+
+    ``keep_aside`` says that somebody counts sampled-out rows too.
+    """
 
     def __init__(
         self,
         settings: AgentSettings,
         spool: Spool,
         clock: Callable[[], float],
-        observers: Sequence[Observer] = (),
+        *,
+        keep_aside: bool = False,
     ) -> None:
         self.counts = IntakeCounts()
         self.sampling: SamplingSettings = settings.sampling
         self._max_bytes = settings.spool.max_bytes
         self._spool = spool
         self._clock = clock
-        self._observers = tuple(observers)
+        self._keep_aside = keep_aside
         self._budget = BudgetState()
         self._policy_ids = known_policies(Path(settings.state_dir), settings.policy_ids)
 
@@ -131,11 +135,12 @@ class Intake:
         for run in plan_runs(header, events, missing, int(now_s // 3600)):
             rows = kept_rows(batch, events, run, decision)
             head = _account(header, run, decision, rows.num_rows)
-            self._spool.append(header.stream, run.hour, head, rows, now_s)
+            aside = None
+            if self._keep_aside and head.sampled_out and decision is not None:
+                aside = sampled_out_rows(header.stream, batch, events, run, decision)
+            self._spool.append(header.stream, run.hour, head, rows, now_s, aside)
             self._count(head)
         self.counts.rows += batch.num_rows
-        if header.stream.kind == "predictions" and not header.decided:
-            self._show(header, batch)
 
     def _decide(
         self, header: DeliveryHeader, batch: pa.RecordBatch, events: EventTable, now_s: float
@@ -152,13 +157,6 @@ class Intake:
         self.counts.sampled_out += head.sampled_out
         for reason, count in head.dropped.items():
             self.counts.dropped[reason] = self.counts.dropped.get(reason, 0) + count
-
-    def _show(self, header: DeliveryHeader, batch: pa.RecordBatch) -> None:
-        for observer in self._observers:
-            try:
-                observer.observe(header, batch)
-            except Exception:  # a window is an estimate; the log must go on
-                log.exception("an observer failed on a delivery of %s", header.producer)
 
 
 def _account(header: DeliveryHeader, run: Run, decision: Decision | None, rows: int) -> RowsHead:
@@ -177,6 +175,7 @@ def _account(header: DeliveryHeader, run: Run, decision: Decision | None, rows: 
         policy_id=header.policy_id,
         node=header.node,
         env=header.env,
+        decided=header.decided,
     )
 
 

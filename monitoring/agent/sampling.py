@@ -120,20 +120,24 @@ def out_of_range(batch: pa.RecordBatch, limits: Mapping[str, InputLimits]) -> Bo
     found = np.zeros(batch.num_rows, dtype=bool)
     names = set(batch.schema.names)
     for feature, limit in limits.items():
-        if FEATURE_PREFIX + feature not in names:
-            continue
-        column = batch.column(FEATURE_PREFIX + feature)
-        tests = []
-        if limit.categories is not None and pa.types.is_string(column.type):
-            tests.append(pc.invert(pc.is_in(column, pa.array(limit.categories, pa.string()))))
-        if limit.min is not None and not pa.types.is_string(column.type):
-            tests.append(pc.less(pc.cast(column, pa.float64()), limit.min))
-        if limit.max is not None and not pa.types.is_string(column.type):
-            tests.append(pc.greater(pc.cast(column, pa.float64()), limit.max))
-        for test in tests:
-            outside = pc.and_(pc.fill_null(test, False), pc.is_valid(column))
-            found |= outside.to_numpy(zero_copy_only=False)
+        if FEATURE_PREFIX + feature in names:
+            found |= outside(batch.column(FEATURE_PREFIX + feature), limit)
     return found
+
+
+def outside(column: pa.Array, limit: InputLimits) -> Bools:
+    """Return per value whether it lies outside a limit; categories are for text only."""
+    if pa.types.is_string(column.type):
+        if limit.categories is None:
+            return np.zeros(len(column), dtype=bool)
+        known = pc.is_in(column, pa.array(limit.categories, pa.string()))
+        new = pc.and_(pc.invert(known), pc.is_valid(column))
+        return np.asarray(new.to_numpy(zero_copy_only=False), dtype=bool)
+    if not pa.types.is_floating(column.type):
+        column = pc.cast(pc.cast(column, pa.int64()), pa.float64(), safe=False)
+    values = column.to_numpy(zero_copy_only=False)  # missing values are NaN and compare false
+    low, high = (bound if bound is not None else np.nan for bound in (limit.min, limit.max))
+    return np.asarray((values < low) | (values > high), dtype=bool)
 
 
 def matched_rules(

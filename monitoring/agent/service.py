@@ -23,7 +23,7 @@ from monitoring.agent.counters import Counters
 from monitoring.agent.epochs import new_epoch
 from monitoring.agent.fleet import AgentCounts, Fleet, merge
 from monitoring.agent.health import AgentHealth, Observed, SinkHealth, judge, spool_health
-from monitoring.agent.intake import Intake, Observer
+from monitoring.agent.intake import Intake
 from monitoring.agent.ledger import LiveLedger, live_ledger
 from monitoring.agent.metrics import exposition
 from monitoring.agent.nodes import Nodes
@@ -31,7 +31,7 @@ from monitoring.agent.parquet import lost
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.sink import FsspecSink, Sink
 from monitoring.agent.spool import Spool
-from monitoring.agent.uploader import Uploader
+from monitoring.agent.uploader import Follower, Uploader
 from monitoring.errors import MonitoringError, SinkUnavailable
 from monitoring.events import Ack, ReplicaReport
 
@@ -60,7 +60,8 @@ class _Waiting:
 class MonitoringService:
     """Start it in the process that is to own the spool; ``stop`` ends its threads.
 
-    Construction needs a writable ``state_dir`` and nothing else: storage may be away.
+    Construction needs a writable ``state_dir`` and nothing else: storage may be away. ``follow``
+    makes what counts the spool's rows live.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class MonitoringService:
         clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
         sink: Sink | None = None,
-        observers: Sequence[Observer] = (),
+        follow: Callable[[Spool], Follower] | None = None,
     ) -> None:
         chance = chance or random.SystemRandom()
         self._settings = settings
@@ -79,7 +80,8 @@ class MonitoringService:
         folder = Path(settings.state_dir) / "spool" / settings.shard
         epoch = new_epoch(clock(), chance)
         self.spool = Spool(folder, epoch, settings.spool, clock(), settings.shards)
-        self.intake = Intake(settings, self.spool, clock, observers)
+        follower = follow(self.spool) if follow else None
+        self.intake = Intake(settings, self.spool, clock, keep_aside=follower is not None)
         self.uploader = Uploader(
             shard=settings.shard,
             spool=self.spool,
@@ -87,6 +89,7 @@ class MonitoringService:
             retry=settings.retry,
             clock=clock,
             chance=chance,
+            follower=follower,
         )
         self._fleet = Fleet()
         self.nodes = Nodes(node, self._fleet, clock)

@@ -76,7 +76,8 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``fsync`` says when the disk is forced: before every acknowledgement, every
     ``fsync_interval_s``, or never. Killed processes lose nothing in any mode; power loss of the
     machine can lose what was not forced yet. Past ``max_bytes`` the agent takes nothing in, and
-    the replicas' journals hold what comes.
+    the replicas' journals hold what comes. ``aside_bytes`` bounds the sampled-out rows that wait to
+    be counted live.
     """
 
     fsync: FsyncMode = "interval"
@@ -89,6 +90,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_waiting_bytes: int = 256 * MIB
     producer_retention_s: float = 30 * 86400.0
     dead_letter_bytes: int = GIB
+    aside_bytes: int = 256 * MIB
 
     def __post_init__(self) -> None:
         for name in ("fsync_interval_s", "file_bytes", "max_age_s", "max_bytes"):
@@ -107,11 +109,35 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     last_s: float = 60.0
 
 
+class LiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is counted and judged while traffic flows.
+
+    ``models`` is where bundles lie. Features in ``changed_by_masking`` are not compared with
+    training. A drift window is judged ``late_s`` after its end; what arrives later still counts.
+    """
+
+    models: SinkSettings = SinkSettings(url=".treeline/models")
+    changed_by_masking: tuple[str, ...] = ()
+    interval_s: float = 2.0
+    drift_window_s: int = 3600
+    late_s: float = 120.0
+    false_alarms_per_month: float = 1.0
+
+    def __post_init__(self) -> None:
+        divides = 60 % self.drift_window_s == 0 if self.drift_window_s > 0 else False
+        if not divides and (self.drift_window_s <= 0 or self.drift_window_s % 60):
+            raise ValueError(
+                f"live.drift_window_s is {self.drift_window_s}; allowed: parts of a minute and "
+                "whole minutes, in seconds"
+            )
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one shard of the monitoring agent needs to know.
 
     ``policy_ids`` are the masking policies it takes deliveries under. ``shards`` is how many agents
-    run on this ``state_dir``: what shards with higher numbers have left is taken over.
+    run on this ``state_dir``: what shards with higher numbers have left is taken over. Without
+    ``live`` nothing is counted live.
     """
 
     policy_ids: tuple[str, ...]
@@ -122,6 +148,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sampling: SamplingSettings = SamplingSettings()
     spool: SpoolSettings = SpoolSettings()
     retry: RetrySettings = RetrySettings()
+    live: LiveSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.shard.isalnum():

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
+from monitoring.agent.aside import AsideLog
 from monitoring.agent.dead_letters import DeadLetters
 from monitoring.agent.elsewhere import Elsewhere
 from monitoring.agent.epochs import Epochs
@@ -61,6 +63,17 @@ class SpoolState:
     foreign_epochs: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """The segments of a moment, oldest first, with their whole frames' end; and a mark.
+
+    Whoever has counted all of these may release what was set aside before the mark.
+    """
+
+    segments: tuple[tuple[Path, int], ...]
+    aside_mark: int
+
+
 class Spool:
     """All methods may be called from any thread; each holds the shard's lock while it works."""
 
@@ -93,6 +106,7 @@ class Spool:
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with self._exclusive(follow=False):
             with_reserve(folder / RESERVE_NAME, self._epochs.claim)
+            self._aside = AsideLog(self._epochs.own, settings.aside_bytes)
             self._received.refresh()
             self.adopt(now_s)
             self._follow()
@@ -152,11 +166,17 @@ class Spool:
         head: RowsHead,
         rows: pa.RecordBatch,
         now_s: float,
+        aside: pa.RecordBatch | None = None,
     ) -> None:
-        """Write one run to the segment of its stream and hour. Raises ``OSError``."""
+        """Write one run to the segment of its stream and hour. Raises ``OSError``.
+
+        ``aside`` holds the rows of sampled-out events, where somebody counts them.
+        """
         segment = self._open.get((stream, hour))
         if segment is None or segment.broken:
             segment = self._new_segment(stream, hour, now_s)
+        if aside is not None and aside.num_rows:
+            head = msgspec.structs.replace(head, aside=self._aside.append(aside))
         body = memoryview(rows.serialize()) if head.rows else memoryview(b"")
         segment.append(head, body, now_s)
         self.mark(head.producer, head.first, head.last, now_s)
@@ -186,6 +206,7 @@ class Spool:
     def sync(self) -> None:
         """Force what was appended to disk."""
         with self._mutex:
+            self._aside.sync()
             for segment in self._open.values():
                 segment.sync()
 
@@ -336,6 +357,20 @@ class Spool:
     def _segments(self) -> list[OpenSegment | SealedSegment]:
         return [*self._open.values(), *self._sealed]
 
+    def contents(self) -> Contents:
+        """Tell what there is to count now; frames of other living agents are theirs to count."""
+        with self._mutex:
+            segments = sorted(self._segments(), key=lambda s: s.name)
+            return Contents(
+                segments=tuple((s.path, s.bytes) for s in segments),
+                aside_mark=self._aside.turn(),
+            )
+
+    def release_aside(self, mark: int) -> None:
+        """Delete what was set aside before a mark of ``contents``."""
+        with self._mutex:
+            self._aside.release(mark)
+
     def state(self) -> SpoolState:
         with self._mutex:
             segments = self._segments()
@@ -364,6 +399,7 @@ class Spool:
                 segment.sync()
                 os.close(segment.descriptor)
             self._open.clear()
+            self._aside.close()
             self._epochs.close()
         os.close(self._lock)
 

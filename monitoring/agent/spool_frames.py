@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from monitoring.agent.aside import Aside
 from monitoring.errors import FrameCorrupt
 from monitoring.events import Stream
 
@@ -53,7 +54,9 @@ class OpenHead(msgspec.Struct, frozen=True):
 class RowsHead(msgspec.Struct, frozen=True):
     """Account of one run of sequence numbers; the kept rows are the frame's body.
 
-    ``last - first + 1 == written + sampled_out + sum(dropped)``, in events.
+    ``last - first + 1 == written + sampled_out + sum(dropped)``, in events. ``aside`` says where
+    the rows of the sampled-out events wait until they are counted. ``decided`` rows came out of a
+    dead agent's spool on another node.
     """
 
     producer: str
@@ -66,6 +69,8 @@ class RowsHead(msgspec.Struct, frozen=True):
     policy_id: str
     node: str
     env: str
+    aside: Aside | None = None
+    decided: bool = False
 
 
 class SealHead(msgspec.Struct, frozen=True):

@@ -9,10 +9,11 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
-from monitoring.agent.ledger import FILES_PER_HEAD, FileEntry, Head
+from monitoring.agent.ledger import FILES_PER_HEAD, Coverage, FileEntry, Head
 from monitoring.agent.parquet import (
     BuiltFile,
     SegmentAccount,
@@ -27,6 +28,15 @@ from monitoring.agent.spool import Spool
 from monitoring.errors import FrameCorrupt, SinkUnavailable
 
 log = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """Counts what the spool holds; asked to be through with a segment before it is deleted.
+
+    A failure is logged: live figures are estimates, the log must go on.
+    """
+
+    def finish(self, segment: SealedSegment) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +62,7 @@ class Uploader:
         retry: RetrySettings,
         clock: Callable[[], float],
         chance: random.Random,
+        follower: Follower | None = None,
     ) -> None:
         self.counts = StoredCounts()
         self.last_error: str | None = None
@@ -63,6 +74,7 @@ class Uploader:
         self._retry = retry
         self._clock = clock
         self._chance = chance
+        self._follower = follower
         self._attempt = 0
         self._set_aside_last = ""
         self._part = 0
@@ -95,7 +107,7 @@ class Uploader:
         except FrameCorrupt as error:
             # Sealed by us and unreadable now: the disk. Nothing says which ranges it held.
             self._set_aside(segment, str(error))
-            self._spool.settle(segment, {}, self._clock())
+            self._settle(segment, {})
             return
         built = self._build(segment, account)
         key = event_key(account.opening)
@@ -103,12 +115,20 @@ class Uploader:
         self._list(
             FileEntry(file=key, rows=built.rows, bytes=built.data.size, coverage=built.coverage)
         )
-        self._spool.settle(segment, built.coverage, self._clock())
+        self._settle(segment, built.coverage)
         if built.rows:
             self._spool.learn_ratio(segment.bytes, built.data.size)
         self.counts.files += 1
         self.counts.rows += built.rows
         self.counts.bytes += built.data.size
+
+    def _settle(self, segment: SealedSegment, coverage: Coverage) -> None:
+        if self._follower is not None:
+            try:
+                self._follower.finish(segment)
+            except Exception:
+                log.exception("segment %s is not wholly in the live windows", segment.name)
+        self._spool.settle(segment, coverage, self._clock())
 
     def _build(self, segment: SealedSegment, account: SegmentAccount) -> BuiltFile:
         """Make the file, or one that only closes the ranges where the rows can never be stored."""

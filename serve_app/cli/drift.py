@@ -21,6 +21,7 @@ from monitoring.analysis.drift import (
     report_json,
 )
 from monitoring.analysis.drift.budget import AlarmBudget
+from monitoring.analysis.drift.columns import comparable_predictions
 from monitoring.analysis.drift.dependence import Cycles
 from monitoring.analysis.drift.errors import WindowUnusable
 from monitoring.analysis.drift.logged import duration_s, read_windows
@@ -30,9 +31,6 @@ from serve_app.model.manifest import BASELINE_FILE
 from serve_app.model.storage import BundleFolder
 
 GOOD, FINDING = 0, 1
-# A bundle's baseline says under this key of its metadata how its predictions were made. A forest is
-# far surer of rows it was trained on: compared with those, any traffic would be drift.
-PREDICTIONS_KEY, OUT_OF_BAG = b"treeline.predictions", b"out-of-bag"
 
 app = typer.Typer(help="Tell whether traffic still looks like the training rows.")
 
@@ -129,17 +127,9 @@ def _profiles(model: str, models: str, baseline: str | None) -> Callable[[str], 
     @cache
     def bundled(version: str) -> BaselineProfile:
         data = BundleFolder(models, model, version).read(BASELINE_FILE)
-        return fit_baseline(_comparable(pq.read_table(BytesIO(data))))
+        return fit_baseline(comparable_predictions(pq.read_table(BytesIO(data))))
 
     return bundled if baseline is None else lambda _version: given(baseline)
-
-
-def _comparable(table: pa.Table) -> pa.Table:
-    """Leave out predictions that were made on the rows the model was trained on."""
-    made = (table.schema.metadata or {}).get(PREDICTIONS_KEY)
-    if made == OUT_OF_BAG:
-        return table
-    return table.drop_columns([c for c in ("predicted", "score") if c in table.schema.names])
 
 
 def _read_table(url: str) -> pa.Table:

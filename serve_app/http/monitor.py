@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -11,12 +14,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from monitoring.agent.fleet import AgentCounts, merge
 from monitoring.agent.ledger import LiveLedger, total
 from monitoring.agent.metrics import exposition
+from monitoring.live.metrics import live_exposition
+from monitoring.live.views import LiveView, drift_json, windows_json
+from monitoring.live.views import merged as merged_views
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
 from serve_app.http.problems import Problem
 from serve_app.router import TrafficState
 from serve_app.scaling import ScalingRecord, scaling_exposition
 
+STEPS_S: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 TEXT: Final = (b"content-type", CONTENT_TYPE_LATEST.encode())
 
 
@@ -33,18 +40,28 @@ def monitor_routes(
     which version now, which this replica knows by itself.
     """
 
-    async def ask(method: str) -> list[Any]:
+    async def ask(method: str, *args: object) -> list[Any]:
         try:
-            return await agents.call_all(method)
+            return await agents.call_all(method, *args)
         except AgentsUnavailableError as exc:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "agent-away", str(exc), retry_after_s=3
             ) from exc
 
+    async def live(question: dict[str, Any]) -> LiveView:
+        parts = [part for part in await ask("live", question) if part is not None]
+        if not parts:
+            raise Problem(
+                HTTPStatus.NOT_FOUND, "not-live", "`live.enabled` is false: nothing is counted live"
+            )
+        return merged_views(msgspec.msgpack.decode(part, type=LiveView) for part in parts)
+
     async def metrics(_: Request) -> Response:
         parts = [msgspec.msgpack.decode(part, type=AgentCounts) for part in await ask("counts")]
         text = exposition(merge(parts)) + scaling_exposition(await asyncio.to_thread(read_scaling))
         text += traffic_exposition(read_traffic())
+        with suppress(Problem):  # what is counted live may be a little behind; the rest is there
+            text += live_exposition(await live({"what": "summary"}))
         return Response(text, headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
@@ -75,7 +92,18 @@ def monitor_routes(
     async def traffic(_: Request) -> Response:
         return Response(msgspec.json.encode(read_traffic()))
 
+    async def windows(request: Request) -> Response:
+        return Response(
+            msgspec.json.encode(windows_json(await live(asked("windows", request.query))))
+        )
+
+    async def drift(request: Request) -> Response:
+        view = await live(asked("drift", request.query))
+        return Response(msgspec.json.encode(drift_json(view)))
+
     return {
+        "/monitor/api/drift": {"GET": drift},
+        "/monitor/api/windows": {"GET": windows},
         "/metrics": {"GET": metrics},
         "/monitor/api/health": {"GET": health},
         "/monitor/api/ledger": {"GET": ledger},
@@ -96,3 +124,42 @@ def traffic_exposition(state: TrafficState) -> bytes:
             gauge.labels(version).set(share)
     text: bytes = generate_latest(registry)
     return text
+
+
+def asked(what: str, query: bytes) -> dict[str, Any]:
+    """Read ``model``, ``version``, ``step`` (minute, hour, day or seconds), ``from`` and ``to``.
+
+    Moments are RFC 3339 or seconds since 1970; a moment without a zone is UTC.
+    """
+    given = dict(parse_qsl(query.decode("latin-1")))
+    unknown = sorted(given.keys() - {"model", "version", "step", "from", "to"})
+    if unknown:
+        raise _wrong(f"unknown parameter {unknown[0]!r}; allowed: model, version, step, from, to")
+    step = given.get("step", "minute")
+    level_s = STEPS_S.get(step) or (int(step) if step.isdecimal() else None)
+    if level_s is None:
+        raise _wrong(f"step is {step!r}; allowed: {', '.join(STEPS_S)}, or whole seconds")
+    return {
+        "what": what,
+        "level_s": level_s,
+        "start_s": _moment("from", given.get("from")),
+        "end_s": _moment("to", given.get("to")),
+        "model": given.get("model"),
+        "version": given.get("version"),
+    }
+
+
+def _moment(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    with suppress(ValueError):
+        return float(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise _wrong(f"{name} is {text!r}; allowed: as 2026-09-21T14:00Z, or seconds") from exc
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _wrong(detail: str) -> Problem:
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)

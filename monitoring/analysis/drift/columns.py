@@ -23,6 +23,10 @@ Role = Literal["feature", "prediction"]
 # In plain tables these are not inputs of the model.
 NOT_FEATURES: Final = frozenset({"label", "predicted", "probabilities", "weight"})
 
+# In a baseline's metadata: a forest is far surer of rows it was trained on than of any others.
+PREDICTIONS_KEY: Final = b"treeline.predictions"
+OUT_OF_BAG: Final = b"out-of-bag"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -93,6 +97,13 @@ def _prediction_columns(schema: pa.Schema) -> dict[str, Column]:
 
 def _float_bits(arrow_type: pa.DataType) -> int:
     return arrow_type.bit_width if pa.types.is_floating(arrow_type) else 64
+
+
+def comparable_predictions(baseline: pa.Table) -> pa.Table:
+    """Leave predictions out that were made on the rows the model was trained on."""
+    if (baseline.schema.metadata or {}).get(PREDICTIONS_KEY) == OUT_OF_BAG:
+        return baseline
+    return baseline.drop_columns([c for c in ("predicted", "score") if c in baseline.schema.names])
 
 
 def require_columns(schema: pa.Schema, columns: Sequence[Column]) -> None:

@@ -123,6 +123,8 @@ class Agent:
     now_s: float = T0_US / 1e6
     shard: str = "0"
     shards: int = 1
+    keep_aside: bool = False
+    follower: object = None
 
     def __post_init__(self) -> None:
         self.settings = AgentSettings(
@@ -140,7 +142,7 @@ class Agent:
             self.now_s,
             self.shards,
         )
-        self.intake = Intake(self.settings, self.spool, self.clock)
+        self.intake = Intake(self.settings, self.spool, self.clock, keep_aside=self.keep_aside)
         self.uploader = Uploader(
             shard=self.shard,
             spool=self.spool,
@@ -148,6 +150,7 @@ class Agent:
             retry=self.settings.retry,
             clock=self.clock,
             chance=random.Random(1),
+            follower=self.follower,
         )
 
     def clock(self) -> float:

@@ -186,22 +186,6 @@ def test_numbers_acknowledged_by_another_agent_are_not_waited_for(agent):
     assert [r["first"] for r in stored_ranges(agent.folder)] == [101]
 
 
-def test_an_observer_sees_each_event_once_and_may_fail(tmp_path):
-    agent = Agent(tmp_path)
-    seen = []
-
-    class Watching:
-        def observe(self, header, batch):
-            seen.extend(batch.column("seq").to_pylist())
-            raise RuntimeError("boom")
-
-    agent.intake._observers = (Watching(),)
-    agent.take(delivery(1, 4))
-    agent.take(delivery(3, 6))
-    assert seen == [1, 2, 3, 4, 5, 6]
-    agent.die()
-
-
 def test_a_group_answers_each_delivery_for_itself(agent):
     answers = agent.intake.commit([delivery(1, 2), b"nonsense", delivery(3, 4)])
     assert answers[0].through == 2

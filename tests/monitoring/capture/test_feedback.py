@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -103,23 +102,6 @@ async def test_the_ledger_covers_predictions_and_feedback(tmp_path: Path) -> Non
     assert [(p.kind, p.producer, p.first, p.last) for p in verify(sink).problems] == [
         ("gap", "f-1", 1, 7)
     ]
-    agent.die()
-
-
-async def test_observers_see_predictions_only(tmp_path: Path) -> None:
-    seen = []
-
-    class Watching:
-        def observe(self, header: object, batch: pa.RecordBatch) -> None:
-            seen.append(batch.num_rows)
-
-    agent = agent_of(tmp_path)
-    agent.intake._observers = (Watching(),)
-    capture = capture_of(tmp_path, ToAgent(agent))
-    FeedbackCapture(capture).record(received_us=T0_US, request_id="a", kind="label", value="x")
-    assert await capture.close(timeout_s=20)
-    agent.take(delivery(1, 3))
-    assert seen == [3]
     agent.die()
 
 

@@ -16,7 +16,10 @@ from monitoring.agent.logs import log_as_json
 from monitoring.agent.nodes import Look
 from monitoring.agent.service import MonitoringService
 from monitoring.agent.settings import SamplingSettings, agent_settings
+from monitoring.agent.spool import Spool
 from monitoring.events import Ack
+from monitoring.live.client import LiveClient
+from monitoring.live.wire import Question
 
 
 @ray.remote(num_cpus=0)
@@ -25,8 +28,18 @@ class MonitoringAgentActor:
 
     def __init__(self, options: dict[str, Any]) -> None:
         log_as_json()
-        node = ray.get_runtime_context().get_node_id()
-        self._service = MonitoringService(agent_settings(options), node=node)
+        settings = agent_settings(options)
+        self._live: LiveClient | None = None
+
+        def follow(spool: Spool) -> LiveClient:
+            self._live = LiveClient(settings, spool)
+            return self._live
+
+        self._service = MonitoringService(
+            settings,
+            node=ray.get_runtime_context().get_node_id(),
+            follow=follow if settings.live else None,
+        )
 
     async def ingest(self, payload: bytes) -> Ack:
         """Raises ``MonitoringError``s, which Ray hands on as causes of its own."""
@@ -65,9 +78,17 @@ class MonitoringAgentActor:
         plain: dict[str, Any] = msgspec.to_builtins(await asyncio.to_thread(self._service.health))
         return plain
 
+    async def live(self, question: dict[str, Any]) -> bytes | None:
+        """``LiveView`` as MessagePack; None where nothing is counted live."""
+        if self._live is None:
+            return None
+        return await self._live.show(msgspec.convert(question, Question))
+
     async def flush(self, timeout_s: float = 10.0) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(await self._service.flush(timeout_s))
         return plain
 
     async def stop(self) -> None:
         await self._service.stop()
+        if self._live is not None:
+            await asyncio.to_thread(self._live.stop)

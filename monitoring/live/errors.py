@@ -1,0 +1,21 @@
+"""Errors of the live figures.
+
+MonitoringError
+└── LiveError
+    ├── CountedElsewhere  another process has counted a segment further meanwhile
+    └── LiveUnavailable   the process that counts is not there, or did not answer in time
+"""
+
+from monitoring.errors import MonitoringError
+
+
+class LiveError(MonitoringError):
+    """Root of what counting and judging live traffic raises."""
+
+
+class CountedElsewhere(LiveError):
+    """Another process has counted this segment further meanwhile: read again from there."""
+
+
+class LiveUnavailable(LiveError):
+    """The process that counts is not there, or did not answer in time; ask again."""

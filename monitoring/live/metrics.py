@@ -1,0 +1,83 @@
+"""Live figures as Prometheus text."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from monitoring.agent.metrics import VARIANT
+from monitoring.live.views import DriftView, LiveView
+
+
+def live_exposition(view: LiveView) -> bytes:
+    """Return the text format of a view that was asked for as a summary."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(view))
+    text: bytes = generate_latest(registry)
+    return text
+
+
+class _Snapshot(Collector):
+    """Collects one view, once."""
+
+    def __init__(self, view: LiveView) -> None:
+        self._view = view
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _counted(self._view)
+        yield from _drift(self._view)
+
+
+def _counted(view: LiveView) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "treeline_live_counted_timestamp_seconds",
+        "When the live windows last held everything received.",
+        value=view.counted_at_s,
+    )
+    for name, text in (
+        ("events", "Events in the live windows, sampled-out ones included."),
+        ("missed_events", "Events received that could not be counted live."),
+        ("too_old_events", "Events older than any live window that is kept."),
+    ):
+        metric = CounterMetricFamily(f"treeline_live_{name}", text, labels=VARIANT)
+        for stream in view.streams:
+            labels = [stream.model, stream.version, stream.variant]
+            metric.add_metric(labels, getattr(stream, name))
+        yield metric
+
+
+def _drift(view: LiveView) -> Iterator[Metric]:
+    alarm = GaugeMetricFamily(
+        "treeline_drift_alarm", "1 while a drift alarm is open.", labels=VARIANT
+    )
+    evidence = GaugeMetricFamily(
+        "treeline_drift_evidence", "Evidence for drift since the last alarm.", labels=VARIANT
+    )
+    threshold = GaugeMetricFamily(
+        "treeline_drift_threshold", "Evidence at which an alarm opens.", labels=VARIANT
+    )
+    compared = GaugeMetricFamily(
+        "treeline_drift_compared", "1 where a baseline to compare with is known.", labels=VARIANT
+    )
+    for (model, version, variant), found in sorted(_by_stream(view).items()):
+        labels = [model, version, variant]
+        alarm.add_metric(labels, float(any(d.open_since_s is not None for d in found)))
+        evidence.add_metric(labels, max(d.evidence for d in found))
+        compared.add_metric(labels, float(all(d.baseline is None for d in found)))
+        known = [d.threshold for d in found if d.threshold is not None]
+        if known:
+            threshold.add_metric(labels, max(known))
+    yield from (alarm, evidence, threshold, compared)
+
+
+def _by_stream(view: LiveView) -> dict[tuple[str, str, str], list[DriftView]]:
+    """Agents on several nodes each judge what they received; their states stand side by side."""
+    found: dict[tuple[str, str, str], list[DriftView]] = {}
+    for drift in view.drift:
+        found.setdefault((drift.model, drift.version, drift.variant), []).append(drift)
+    return found

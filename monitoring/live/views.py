@@ -1,0 +1,148 @@
+"""What is shown of live figures: what one state folder knows, and several of them merged."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from monitoring.live.figures import LATENCY_BOUNDS_MS, WindowFigures, bucket_value
+
+
+class WindowView(msgspec.Struct):
+    """``compared_rows`` of the window's answered rows can be compared with training."""
+
+    model: str
+    version: str
+    variant: str
+    level_s: int
+    start_s: int
+    figures: WindowFigures
+    compared_rows: int
+
+
+class StreamView(msgspec.Struct):
+    """Totals since counting began; ``baseline`` says why nothing is compared, None if it is."""
+
+    model: str
+    version: str
+    variant: str
+    events: int
+    rows: int
+    missed_events: int
+    too_old_events: int
+    baseline: str | None
+
+
+class DriftView(msgspec.Struct):
+    """A stream's drift as one state folder sees it; ``reports`` are verdicts as JSON.
+
+    ``threshold`` is None before the first verdict, ``open_since_s`` while nothing alarms.
+    """
+
+    model: str
+    version: str
+    variant: str
+    evidence: float
+    threshold: float | None
+    open_since_s: float | None
+    judged_to_s: float
+    window_s: int
+    baseline: str | None
+    reports: list[bytes] = []
+
+
+class LiveView(msgspec.Struct):
+    """``counted_at_s`` is when the spool was last counted to its end."""
+
+    store: str
+    counted_at_s: float
+    streams: list[StreamView] = []
+    windows: list[WindowView] = []
+    drift: list[DriftView] = []
+
+
+def merged(views: Iterable[LiveView]) -> LiveView:
+    """Add up what different folders know; agents that share a folder know the same."""
+    by_store: dict[str, LiveView] = {}
+    for view in views:
+        known = by_store.get(view.store)
+        if known is None or view.counted_at_s > known.counted_at_s:
+            by_store[view.store] = view
+    total = LiveView(
+        store=" ".join(sorted(by_store)),
+        counted_at_s=min((v.counted_at_s for v in by_store.values()), default=0.0),
+    )
+    streams: dict[tuple[str, ...], StreamView] = {}
+    windows: dict[tuple[object, ...], WindowView] = {}
+    for view in by_store.values():
+        for stream in view.streams:
+            have = streams.setdefault((stream.model, stream.version, stream.variant), stream)
+            if have is not stream:
+                for name in ("events", "rows", "missed_events", "too_old_events"):
+                    setattr(have, name, getattr(have, name) + getattr(stream, name))
+                have.baseline = have.baseline and stream.baseline
+        total.drift += view.drift  # each folder judges what it received
+        for window in view.windows:
+            key = (window.model, window.version, window.variant, window.level_s, window.start_s)
+            there = windows.setdefault(key, window)
+            if there is not window:
+                there.figures.merge(window.figures)
+                there.compared_rows += window.compared_rows
+    total.streams = [streams[key] for key in sorted(streams)]
+    total.windows = [windows[key] for key in sorted(windows, key=str)]
+    return total
+
+
+def windows_json(view: LiveView) -> dict[str, Any]:
+    """Give the view the shape of ``GET /monitor/api/windows``."""
+    return {
+        "counted_at_s": view.counted_at_s,
+        "latency_bounds_ms": LATENCY_BOUNDS_MS,
+        "streams": [msgspec.to_builtins(stream) for stream in view.streams],
+        "windows": [_window_json(window) for window in view.windows],
+    }
+
+
+def drift_json(view: LiveView) -> dict[str, Any]:
+    """Give the view the shape of ``GET /monitor/api/drift``."""
+    return {
+        "alarm": any(stream.open_since_s is not None for stream in view.drift),
+        "counted_at_s": view.counted_at_s,
+        "streams": [
+            {
+                "alarm": stream.open_since_s is not None,
+                **{k: v for k, v in msgspec.to_builtins(stream).items() if k != "reports"},
+                "windows": [msgspec.Raw(report) for report in stream.reports],
+            }
+            for stream in view.drift
+        ],
+    }
+
+
+def _window_json(window: WindowView) -> dict[str, Any]:
+    figures = window.figures
+    plain: dict[str, Any] = msgspec.to_builtins(window, str_keys=True)
+    plain["figures"]["latency_mean_ms"] = (
+        figures.latency_us / figures.events / 1000.0 if figures.events else None
+    )
+    for q in (0.5, 0.95, 0.99):
+        plain["figures"][f"latency_p{q * 100:.0f}_ms"] = latency_quantile(figures, q)
+    if not figures.labels:  # a regressor's buckets mean nothing to a reader
+        plain["figures"]["scores"] = {
+            f"{bucket_value(bucket):.4g}": count for bucket, count in sorted(figures.scores.items())
+        }
+    return plain
+
+
+def latency_quantile(figures: WindowFigures, q: float) -> float | None:
+    """Return the upper bound of the bucket that holds the quantile; None without events or above.
+
+    >>> latency_quantile(WindowFigures(events=2, latency=[0, 2] + [0] * 15), 0.5)
+    0.25
+    """
+    seen = 0
+    for bound, count in zip(LATENCY_BOUNDS_MS, figures.latency, strict=False):
+        seen += count
+        if count and seen >= q * figures.events:
+            return bound
+    return None

@@ -1,0 +1,111 @@
+"""Live windows and drift on a real cluster: shifted traffic alarms, an agent's death loses nothing."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.application import Application, quickstart
+from tests.e2e.processes import pids_of
+
+pytestmark = pytest.mark.ray
+
+WINDOW_S = 6
+ROWS = 60
+PATIENCE_S = 90.0
+
+
+class Traffic:
+    """Sends batches of training rows, as they are or with older applicants."""
+
+    def __init__(self, application: Application, baseline: Path) -> None:
+        self.url = f"{application.url}/predict"
+        self.client = httpx.Client(timeout=30)
+        table = pq.read_table(baseline)
+        features = [name for name in table.column_names if name.startswith("x_")]
+        names = [name.removeprefix("x_") for name in features]
+        self.rows = table.select(features).rename_columns(names).to_pylist()
+        self.rng = np.random.default_rng(3)
+        self.sent = 0
+
+    def send(self, *, older_by: int = 0) -> None:
+        chosen = [self.rows[i] for i in self.rng.integers(0, len(self.rows), ROWS)]
+        moved = [row | {"age_in_years": row["age_in_years"] + older_by} for row in chosen]
+        answer = self.client.post(self.url, json={"instances": moved})
+        if answer.status_code == 200:
+            self.sent += 1
+
+    def until(self, application: Application, good: Any, *, older_by: int = 0) -> dict[str, Any]:
+        """Keep sending until what the application says is good."""
+        end_s = time.monotonic() + PATIENCE_S
+        while True:
+            self.send(older_by=older_by)
+            answer = self.client.get(f"{application.url}/monitor/api/drift")
+            if answer.status_code == 200 and good(answer.json()):
+                found: dict[str, Any] = answer.json()
+                return found
+            assert time.monotonic() < end_s, answer.text
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, demo_root: Path):
+    args = {
+        "model_root": str(demo_root),
+        "live": {"drift_window_s": WINDOW_S, "late_s": 2, "false_alarms_per_month": 1_000},
+    }
+    application = Application(tmp_path_factory.mktemp("live"), quickstart(args=args))
+    try:
+        application.start()
+        yield application
+    finally:
+        application.stop()
+
+
+def counted(application: Application) -> int:
+    answer = httpx.get(f"{application.url}/monitor/api/windows?step=day", timeout=30)
+    if answer.status_code != 200:
+        return -1
+    windows = answer.json()["windows"]
+    streams = answer.json()["streams"]
+    events = sum(window["figures"]["events"] for window in windows)
+    assert events == sum(stream["events"] for stream in streams)
+    assert all(stream["missed_events"] == 0 for stream in streams)
+    return events
+
+
+def test_shifted_traffic_alarms_an_agent_dies_and_calm_traffic_resolves(
+    watched: Application, demo_root: Path
+) -> None:
+    traffic = Traffic(watched, demo_root / "credit/1.0.0/baseline.parquet")
+    judged = traffic.until(watched, lambda drift: any(s["windows"] for s in drift["streams"]))
+    assert judged["alarm"] is False
+    assert judged["streams"][0]["baseline"] is None
+
+    opened = traffic.until(watched, lambda drift: drift["alarm"], older_by=12)
+    (stream,) = opened["streams"]
+    alarmed = [w for w in stream["windows"] if w["budget_alarm"]]
+    assert "age_in_years" in [f["name"] for f in alarmed[0]["features"] if f["alarm"]]
+    metrics = httpx.get(f"{watched.url}/metrics", timeout=30).text
+    labels = '{model="credit",variant="champion",version="1.0.0"}'
+    assert f"treeline_drift_alarm{labels} 1.0" in metrics
+
+    (pid,) = pids_of(watched, "ray::MonitoringAgentActor")
+    os.kill(pid, signal.SIGKILL)
+    for _ in range(10):
+        traffic.send()
+        time.sleep(0.1)
+    resolved = traffic.until(watched, lambda drift: not drift["alarm"])
+    assert resolved["streams"][0]["judged_to_s"] > stream["judged_to_s"]
+
+    end_s = time.monotonic() + PATIENCE_S
+    while counted(watched) < traffic.sent:
+        assert time.monotonic() < end_s, (counted(watched), traffic.sent)
+        time.sleep(0.5)
+    assert counted(watched) == traffic.sent
