@@ -1,4 +1,4 @@
-"""Live windows and drift on a real cluster: shifted traffic alarms, an agent's death loses nothing."""
+"""Live windows and drift on a real cluster: a shift alarms, and an agent's death loses nothing."""
 
 import os
 import signal
@@ -24,10 +24,10 @@ PATIENCE_S = 90.0
 class Traffic:
     """Sends batches of training rows, as they are or with older applicants."""
 
-    def __init__(self, application: Application, baseline: Path) -> None:
+    def __init__(self, application: Application, client: httpx.Client, models: Path) -> None:
         self.url = f"{application.url}/predict"
-        self.client = httpx.Client(timeout=30)
-        table = pq.read_table(baseline)
+        self.client = client
+        table = pq.read_table(models / "credit/1.0.0/baseline.parquet")
         features = [name for name in table.column_names if name.startswith("x_")]
         names = [name.removeprefix("x_") for name in features]
         self.rows = table.select(features).rename_columns(names).to_pylist()
@@ -83,7 +83,11 @@ def counted(application: Application) -> int:
 def test_shifted_traffic_alarms_an_agent_dies_and_calm_traffic_resolves(
     watched: Application, demo_root: Path
 ) -> None:
-    traffic = Traffic(watched, demo_root / "credit/1.0.0/baseline.parquet")
+    with httpx.Client(timeout=30) as client:
+        follow_a_drift(watched, Traffic(watched, client, demo_root))
+
+
+def follow_a_drift(watched: Application, traffic: Traffic) -> None:
     judged = traffic.until(watched, lambda drift: any(s["windows"] for s in drift["streams"]))
     assert judged["alarm"] is False
     assert judged["streams"][0]["baseline"] is None
