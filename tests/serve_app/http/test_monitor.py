@@ -4,7 +4,9 @@ import msgspec
 import pytest
 
 from monitoring.agent.fleet import AgentCounts
+from monitoring.live.views import DriftView, LiveView, StreamView
 from serve_app.agents import AgentsUnavailableError
+from serve_app.http.asgi import Request
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.problems import Problem
 from serve_app.router import TrafficState
@@ -14,25 +16,29 @@ WELL = {"shard": "0", "ok": True, "warnings": ["the spool is full"]}
 
 
 class FakeAgents:
-    def __init__(self, *answers):
+    def __init__(self, *answers, live=()):
         self.answers = list(answers)
+        self.live = list(live)
         self.asked = []
 
     async def call_each(self, method):
         self.asked.append(method)
         return self.answers
 
-    async def call_all(self, method):
+    async def call_all(self, method, *_args):
+        if method == "live":
+            return self.live
         for answer in await self.call_each(method):
             if isinstance(answer, Exception):
                 raise answer
         return self.answers
 
 
-async def get(path, *answers):
-    agents = FakeAgents(*answers)
+async def get(path, *answers, query=b"", live=()):
+    agents = FakeAgents(*answers, live=live)
     routes = monitor_routes(agents, lambda: None, lambda: ["journal unwritable"], lambda: TRAFFIC)
-    response = await routes[path]["GET"](None)
+    request = Request(path=path, query=query, body=b"", request_id="r", started_s=0.0)
+    response = await routes[path]["GET"](request)
     return agents, response
 
 
@@ -98,3 +104,28 @@ async def test_the_split_is_told_as_json_and_as_metrics():
     assert answer["versions"] == ["1.0.0", "2"]
     _, response = await get("/metrics")
     assert b'treeline_traffic_share_ratio{version="2"} 0.2' in response.body
+
+
+def live_view(store="a", **changes):
+    drift = DriftView("m", "1", "champion", 2.0, 720.0, None, 60.0, 60, None, [b'{"rows":3}'])
+    stream = StreamView("m", "1", "champion", 2, 3, 0, 0, None)
+    view = LiveView(store=store, counted_at_s=9.0, streams=[stream], drift=[drift])
+    return msgspec.msgpack.encode(msgspec.structs.replace(view, **changes))
+
+
+async def test_drift_is_told_with_its_verdicts_and_once_for_agents_on_one_folder():
+    _, response = await get("/monitor/api/drift", live=[live_view(), live_view()])
+    answer = msgspec.json.decode(response.body)
+    assert (answer["alarm"], len(answer["streams"])) == (False, 1)
+    assert answer["streams"][0]["windows"] == [{"rows": 3}]
+    parts = [msgspec.msgpack.encode(AgentCounts())]
+    _, response = await get("/metrics", *parts, live=[live_view()])
+    labels = b'{model="m",variant="champion",version="1"}'
+    assert b"treeline_drift_alarm" + labels + b" 0.0" in response.body
+    assert b"treeline_live_events_total" + labels + b" 2.0" in response.body
+
+
+async def test_where_nothing_is_counted_live_there_is_nothing_to_show():
+    with pytest.raises(Problem) as refused:
+        await get("/monitor/api/windows", live=[None])
+    assert refused.value.status == 404
