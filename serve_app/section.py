@@ -51,6 +51,6 @@ def _complaint(error: ErrorDetails) -> str:
     where = ".".join(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
     given = error["input"]
-    if "storage" in error["loc"] or not isinstance(given, str | int | float | bool):
+    if {"storage", "alerts"} & set(error["loc"]) or not isinstance(given, str | int | float | bool):
         return f"{where}: {text}" if where else text
     return f"{where}: {text}, not {given!r}"

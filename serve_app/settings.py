@@ -144,6 +144,27 @@ class Live(Section):
         return value
 
 
+class Alerts(Section):
+    """Who is told when something is wrong, besides Prometheus."""
+
+    webhook_url: SecretStr | None = Field(
+        None,
+        description="Alerts are posted here as JSON. Better kept in the environment: Ray shows "
+        "`args` to its admins.",
+    )
+    webhook_env: str = Field(
+        "TREELINE_ALERT_WEBHOOK",
+        description="Environment variable with the URL, read where the application is built.",
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("allowed: a URL that begins with http:// or https://")
+        return value
+
+
 class Serving(Section):
     """Limits of the request path."""
 
@@ -198,6 +219,7 @@ class Settings(Root):
     masking: Masking = Masking()
     agent: Agent = Agent()
     live: Live = Live()
+    alerts: Alerts = Alerts()
 
     @model_validator(mode="after")
     def _versions_differ(self) -> Self:

@@ -1,5 +1,6 @@
 """Settings as people write them, turned into the options each part takes."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from monitoring.capture.masking import FieldRule, MaskingPolicy, MaskingRules
 from monitoring.events import Stream, VariantRole
 from serve_app.model.manifest import Manifest
 from serve_app.model.storage import BundleFolder
-from serve_app.settings import Journal, Masking, MaskingRule, Sampling, Settings, Storage
+from serve_app.settings import Alerts, Journal, Masking, MaskingRule, Sampling, Settings, Storage
 
 
 def bundle_folder(settings: Settings, version: str) -> BundleFolder:
@@ -99,7 +100,15 @@ def live_options(settings: Settings) -> dict[str, Any]:
         "drift_window_s": live.drift_window_s,
         "late_s": live.late_s,
         "false_alarms_per_month": live.false_alarms_per_month,
+        "webhook_url": webhook_url(settings.alerts),
     }
+
+
+def webhook_url(alerts: Alerts) -> str | None:
+    """Where alerts go: from the settings, else from the environment."""
+    if alerts.webhook_url is not None:
+        return alerts.webhook_url.get_secret_value()
+    return os.environ.get(alerts.webhook_env) or None
 
 
 def storage_of(storage: Storage, url: str) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     ``models`` is where bundles lie. Features in ``changed_by_masking`` are not compared with
     training. A drift window is judged ``late_s`` after its end; what arrives later still counts.
+    Alerts are posted to ``webhook_url``, which is a secret.
     """
 
     models: SinkSettings = SinkSettings(url=".treeline/models")
@@ -122,6 +123,16 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     drift_window_s: int = 3600
     late_s: float = 120.0
     false_alarms_per_month: float = 1.0
+    webhook_url: str | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but where alerts go."""
+        webhook = "given" if self.webhook_url else None
+        return (
+            f"LiveSettings(models={self.models!r}, drift_window_s={self.drift_window_s}, "
+            f"late_s={self.late_s}, false_alarms_per_month={self.false_alarms_per_month}, "
+            f"webhook_url={webhook})"
+        )
 
     def __post_init__(self) -> None:
         divides = 60 % self.drift_window_s == 0 if self.drift_window_s > 0 else False

@@ -3,7 +3,8 @@
 MonitoringError
 └── LiveError
     ├── CountedElsewhere  another process has counted a segment further meanwhile
-    └── LiveUnavailable   the process that counts is not there, or did not answer in time
+    ├── LiveUnavailable   the process that counts is not there, or did not answer in time
+    └── WebhookFailed     an alert could not be handed to its webhook
 """
 
 from monitoring.errors import MonitoringError
@@ -19,3 +20,7 @@ class CountedElsewhere(LiveError):
 
 class LiveUnavailable(LiveError):
     """The process that counts is not there, or did not answer in time; ask again."""
+
+
+class WebhookFailed(LiveError):
+    """An alert could not be handed to its webhook; it may be sent again. Shows no URL."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -14,7 +15,8 @@ from monitoring.agent.settings import LiveSettings
 from monitoring.analysis.drift.budget import AlarmBudget
 from monitoring.analysis.drift.judge import judge
 from monitoring.analysis.drift.report import report_json
-from monitoring.live.drifting import DriftState, after_window
+from monitoring.live.alerts import Cause
+from monitoring.live.drifting import after_window
 from monitoring.live.errors import CountedElsewhere
 from monitoring.live.expectations import Expectations
 from monitoring.live.store import Store
@@ -39,6 +41,30 @@ class Judging:
         self._expectations = expectations
         self._settings = settings
         self._clock = clock
+
+    def causes(self) -> dict[str, Cause]:
+        """Name every stream whose drift alarm is open, and what moved."""
+        found = {}
+        for key in self._store.streams():
+            state, _ = self._verdicts.state(key)
+            if state.open_since_s is not None:
+                found[f"drift:{'/'.join(_names(key))}"] = Cause(
+                    kind="drift",
+                    text=f"{key.model} {key.version} ({key.variant}) drifts: {self._moved(key)}",
+                    since_s=state.open_since_s,
+                    link="/monitor/api/drift?"
+                    + urlencode({"model": key.model, "version": key.version}),
+                )
+        return found
+
+    def _moved(self, key: StreamKey) -> str:
+        reports = self._verdicts.reports(key, 0.0, float("inf"))
+        for report in reversed(reports):
+            verdict = msgspec.json.decode(report)
+            if verdict["budget_alarm"]:
+                moved = [c["name"] for c in verdict["features"] if c["alarm"]]
+                return ", ".join(moved) or "no column by itself, all windows together"
+        return "the window that alarmed is no longer kept"
 
     def judge_due(self) -> int:
         """Judge every closed window that has no verdict yet; return how many.
@@ -87,7 +113,6 @@ class Judging:
         if profile is not None and window.summary is not None:
             plain = report_json(judge(profile, window.summary))
         after = after_window(before, plain["p_value"], end_s, budget)
-        _tell(key, before, after, plain)
         head = {
             "start": datetime.fromtimestamp(start_s, UTC),
             "end": datetime.fromtimestamp(end_s, UTC),
@@ -102,14 +127,6 @@ class Judging:
             after=after,
             threshold=budget.threshold,
         )
-
-
-def _tell(key: StreamKey, before: DriftState, after: DriftState, report: dict[str, Any]) -> None:
-    if before.open_since_s is None and after.open_since_s is not None:
-        moved = [column["name"] for column in report["features"] if column["alarm"]]
-        log.warning("drift alarm opened for %s: %s", "/".join(_names(key)), ", ".join(moved))
-    if before.open_since_s is not None and after.open_since_s is None:
-        log.warning("drift alarm resolved for %s", "/".join(_names(key)))
 
 
 def _names(key: StreamKey) -> tuple[str, ...]:

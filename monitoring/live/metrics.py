@@ -31,6 +31,12 @@ class _Snapshot(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _counted(self._view)
         yield from _drift(self._view)
+        alerts = GaugeMetricFamily(
+            "treeline_alert_open", "1 while an alert is open.", labels=["kind", "cause"]
+        )
+        for cause, (kind, is_open) in sorted(_alerts(self._view).items()):
+            alerts.add_metric([kind, cause], is_open)
+        yield alerts
 
 
 def _counted(view: LiveView) -> Iterator[Metric]:
@@ -80,4 +86,12 @@ def _by_stream(view: LiveView) -> dict[tuple[str, str, str], list[DriftView]]:
     found: dict[tuple[str, str, str], list[DriftView]] = {}
     for drift in view.drift:
         found.setdefault((drift.model, drift.version, drift.variant), []).append(drift)
+    return found
+
+
+def _alerts(view: LiveView) -> dict[str, tuple[str, float]]:
+    found: dict[str, tuple[str, float]] = {}
+    for alert in view.alerts:
+        _, before = found.get(alert.cause, ("", 0.0))
+        found[alert.cause] = (alert.kind, max(before, float(alert.state == "open")))
     return found

@@ -18,12 +18,15 @@ import msgspec
 
 from monitoring.agent.logs import log_as_json
 from monitoring.agent.settings import AgentSettings, LiveSettings
+from monitoring.live.alerting import Alerting
+from monitoring.live.alerts import Alert
 from monitoring.live.counting import Counting
 from monitoring.live.expectations import Expectations, read_expectation
 from monitoring.live.judging import Judging, try_to_be_judge
 from monitoring.live.showing import drift_view, stream_view, window_views
 from monitoring.live.store import Store
 from monitoring.live.views import LiveView
+from monitoring.live.webhook import post
 from monitoring.live.wire import Answer, Call, Question, Segments, read_frame, write_frame
 
 log = logging.getLogger(__name__)
@@ -85,6 +88,8 @@ class Live:
 
     def _view(self, store: Store, question: Question) -> LiveView:
         view = LiveView(store=store.identity, counted_at_s=self._counted_at_s)
+        if question.what in ("alerts", "summary"):
+            view.alerts = list(Alerting(store, self._clock).known().values())
         for key in store.streams():
             other_model = question.model not in (None, key.model)
             if other_model or question.version not in (None, key.version):
@@ -102,18 +107,26 @@ class Live:
         return view
 
     def judge_for_ever(self) -> None:
-        """Judge closed windows, once no other process of this folder does."""
+        """Judge closed windows and tell of alerts, once no other process of this folder does."""
         folder = self._path.parent
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         while try_to_be_judge(folder) is None:
             time.sleep(JUDGE_EVERY_S)
-        judging = Judging(self.open_store(), self._expectations, self._settings, self._clock)
+        store = self.open_store()
+        judging = Judging(store, self._expectations, self._settings, self._clock)
+        alerting = Alerting(store, self._clock, self._sender())
         while True:
             try:
                 judging.judge_due()
+                alerting.update(judging.causes())
+                alerting.deliver()
             except Exception:  # the thread must live; the windows are judged next time
                 log.exception("judging failed")
             time.sleep(JUDGE_EVERY_S)
+
+    def _sender(self) -> Callable[[Alert], None] | None:
+        url = self._settings.webhook_url
+        return None if url is None else lambda alert: post(url, alert)
 
 
 def _segments(body: bytes) -> list[tuple[Path, int]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from monitoring.live.alerts import Alert
 from monitoring.live.figures import LATENCY_BOUNDS_MS, WindowFigures, bucket_value
 
 
@@ -59,6 +60,7 @@ class LiveView(msgspec.Struct):
     streams: list[StreamView] = []
     windows: list[WindowView] = []
     drift: list[DriftView] = []
+    alerts: list[Alert] = []
 
 
 def merged(views: Iterable[LiveView]) -> LiveView:
@@ -81,6 +83,7 @@ def merged(views: Iterable[LiveView]) -> LiveView:
                 for name in ("events", "rows", "missed_events", "too_old_events"):
                     setattr(have, name, getattr(have, name) + getattr(stream, name))
                 have.baseline = have.baseline and stream.baseline
+        total.alerts += view.alerts
         total.drift += view.drift  # each folder judges what it received
         for window in view.windows:
             key = (window.model, window.version, window.variant, window.level_s, window.start_s)
@@ -117,6 +120,12 @@ def drift_json(view: LiveView) -> dict[str, Any]:
             for stream in view.drift
         ],
     }
+
+
+def alerts_json(view: LiveView) -> dict[str, Any]:
+    """Give the view the shape of ``GET /monitor/api/alerts``: open ones first, then the latest."""
+    order = sorted(view.alerts, key=lambda alert: (alert.state, -alert.changed_s, alert.cause))
+    return {"open": sum(a.state == "open" for a in order), "alerts": msgspec.to_builtins(order)}
 
 
 def _window_json(window: WindowView) -> dict[str, Any]:

@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve_app.cli.serve", "Run a Serve config on this machine."),
     "ledger": ("serve_app.cli.ledger", "Prove that the log is whole."),
     "drift": ("serve_app.cli.drift", "Compare a window of traffic with the training rows."),
+    "alerts": ("serve_app.cli.alerts", "Try the way alerts go."),
     "simulate": ("serve_app.cli.simulate", "Replay traffic against autoscaling policies."),
     "loadtest": ("serve_app.cli.loadtest", "Send a planned load and judge the answers."),
     "compare": ("serve_app.cli.compare", "Compare versions; looking often stays honest."),

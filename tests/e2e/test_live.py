@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.application import Application, quickstart
 from tests.e2e.processes import pids_of
+from tests.monitoring.live.receiver import Receiver
 
 pytestmark = pytest.mark.ray
 
@@ -55,8 +56,16 @@ class Traffic:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, demo_root: Path):
+def receiver():
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, demo_root: Path, receiver: Receiver):
     args = {
+        "alerts": {"webhook_url": receiver.url},
         "model_root": str(demo_root),
         "live": {"drift_window_s": WINDOW_S, "late_s": 2, "false_alarms_per_month": 1_000},
     }
@@ -81,10 +90,21 @@ def counted(application: Application) -> int:
 
 
 def test_shifted_traffic_alarms_an_agent_dies_and_calm_traffic_resolves(
-    watched: Application, demo_root: Path
+    watched: Application, demo_root: Path, receiver: Receiver
 ) -> None:
     with httpx.Client(timeout=30) as client:
         follow_a_drift(watched, Traffic(watched, client, demo_root))
+    end_s = time.monotonic() + PATIENCE_S
+    while len(receiver.messages) < 2 and time.monotonic() < end_s:
+        time.sleep(0.2)
+    told = [(message["state"], message["number"]) for message in receiver.messages]
+    assert told == [("open", 1), ("resolved", 1)]
+    assert "age_in_years" in receiver.messages[0]["text"]
+    link = httpx.get(f"{watched.url}{receiver.messages[0]['link']}", timeout=30)
+    assert link.json()["streams"][0]["windows"]
+    known = httpx.get(f"{watched.url}/monitor/api/alerts", timeout=30).json()
+    assert (known["open"], [alert["state"] for alert in known["alerts"]]) == (0, ["resolved"])
+    assert "s3cr3t" not in watched.log.read_text()
 
 
 def follow_a_drift(watched: Application, traffic: Traffic) -> None:
