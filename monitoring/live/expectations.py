@@ -23,6 +23,7 @@ from monitoring.analysis.drift.baseline import BaselineProfile, fit_baseline
 from monitoring.analysis.drift.columns import comparable_predictions
 from monitoring.errors import MonitoringError, SinkUnavailable
 from monitoring.events import FEATURE_PREFIX
+from monitoring.live.rules import Rule, learned
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class _FeatureSpec(msgspec.Struct, frozen=True):
 
 class _Manifest(msgspec.Struct, frozen=True):
     features: tuple[_FeatureSpec, ...]
-    training_metrics: dict[str, float] = {}
+    quality: dict[str, Rule] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,7 @@ class Expectation:
     profile: BaselineProfile | None
     reason: str | None
     limits: dict[str, InputLimits] = field(default_factory=dict)
-    null_shares: dict[str, float] = field(default_factory=dict)
-    training: dict[str, float] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
 
 
 NOTHING_KNOWN: Final = "the bundle has not been read yet"
@@ -88,14 +88,13 @@ def read_expectation(
             for f in kept
             if f.categories is not None or f.min is not None or f.max is not None
         },
-        null_shares=_null_shares(table, kept),
-        training=manifest.training_metrics,
+        rules=_rules(table, kept) | manifest.quality,
     )
 
 
-def _null_shares(table: pa.Table, features: list[_FeatureSpec]) -> dict[str, float]:
+def _rules(table: pa.Table, features: list[_FeatureSpec]) -> dict[str, Rule]:
     return {
-        f.name: table.column(FEATURE_PREFIX + f.name).null_count / max(table.num_rows, 1)
+        f.name: learned(table.column(FEATURE_PREFIX + f.name).null_count / max(table.num_rows, 1))
         for f in features
         if FEATURE_PREFIX + f.name in table.column_names
     }

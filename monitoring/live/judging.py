@@ -3,7 +3,7 @@
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from monitoring.agent.settings import LiveSettings
 from monitoring.analysis.drift.budget import AlarmBudget
 from monitoring.analysis.drift.judge import judge
 from monitoring.analysis.drift.report import report_json
-from monitoring.live.alerts import Cause
+from monitoring.live.alerts import Alert, Cause
+from monitoring.live.checking import broken_rules, check_window
 from monitoring.live.drifting import after_window
 from monitoring.live.errors import CountedElsewhere
 from monitoring.live.expectations import Expectations
@@ -42,7 +43,18 @@ class Judging:
         self._settings = settings
         self._clock = clock
 
-    def causes(self) -> dict[str, Cause]:
+    def causes(self, known: Mapping[str, Alert]) -> dict[str, Cause]:
+        """Name all that is wrong now: open drift alarms, and rules that the last window breaks."""
+        found = self._drifts()
+        for key in self._store.streams():
+            expected = self._expectations.of(key.model, key.version)
+            view = check_window(
+                self._store, key, expected, self._settings, known=known, now_s=self._clock()
+            )
+            found |= broken_rules(view)
+        return found
+
+    def _drifts(self) -> dict[str, Cause]:
         """Name every stream whose drift alarm is open, and what moved."""
         found = {}
         for key in self._store.streams():

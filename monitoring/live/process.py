@@ -20,6 +20,7 @@ from monitoring.agent.logs import log_as_json
 from monitoring.agent.settings import AgentSettings, LiveSettings
 from monitoring.live.alerting import Alerting
 from monitoring.live.alerts import Alert
+from monitoring.live.checking import check_window
 from monitoring.live.counting import Counting
 from monitoring.live.expectations import Expectations, read_expectation
 from monitoring.live.judging import Judging, try_to_be_judge
@@ -99,6 +100,17 @@ class Live:
                 case "windows":
                     view.streams.append(stream_view(store, key, expected))
                     view.windows += window_views(store, key, expected, question)
+                case "quality":
+                    view.quality.append(
+                        check_window(
+                            store,
+                            key,
+                            expected,
+                            self._settings,
+                            known=Alerting(store, self._clock).known(),
+                            now_s=self._clock(),
+                        )
+                    )
                 case "drift":
                     view.drift.append(drift_view(store, key, expected, self._settings, question))
                 case _:
@@ -118,7 +130,7 @@ class Live:
         while True:
             try:
                 judging.judge_due()
-                alerting.update(judging.causes())
+                alerting.update(judging.causes(alerting.known()))
                 alerting.deliver()
             except Exception:  # the thread must live; the windows are judged next time
                 log.exception("judging failed")

@@ -7,6 +7,7 @@ import msgspec
 
 from monitoring.live.alerts import Alert
 from monitoring.live.figures import LATENCY_BOUNDS_MS, WindowFigures, bucket_value
+from monitoring.live.rules import Finding
 
 
 class WindowView(msgspec.Struct):
@@ -52,6 +53,18 @@ class DriftView(msgspec.Struct):
     reports: list[bytes] = []
 
 
+class QualityView(msgspec.Struct):
+    """A stream's last closed window against its rules; ``start_s`` None before there is one."""
+
+    model: str
+    version: str
+    variant: str
+    start_s: int | None
+    events: int
+    rows: int
+    findings: list[Finding]
+
+
 class LiveView(msgspec.Struct):
     """``counted_at_s`` is when the spool was last counted to its end."""
 
@@ -61,6 +74,7 @@ class LiveView(msgspec.Struct):
     windows: list[WindowView] = []
     drift: list[DriftView] = []
     alerts: list[Alert] = []
+    quality: list[QualityView] = []
 
 
 def merged(views: Iterable[LiveView]) -> LiveView:
@@ -84,6 +98,7 @@ def merged(views: Iterable[LiveView]) -> LiveView:
                     setattr(have, name, getattr(have, name) + getattr(stream, name))
                 have.baseline = have.baseline and stream.baseline
         total.alerts += view.alerts
+        total.quality += view.quality
         total.drift += view.drift  # each folder judges what it received
         for window in view.windows:
             key = (window.model, window.version, window.variant, window.level_s, window.start_s)
@@ -120,6 +135,12 @@ def drift_json(view: LiveView) -> dict[str, Any]:
             for stream in view.drift
         ],
     }
+
+
+def quality_json(view: LiveView) -> dict[str, Any]:
+    """Give the view the shape of ``GET /monitor/api/quality``."""
+    broken = any(finding.broken for stream in view.quality for finding in stream.findings)
+    return {"ok": not broken, "streams": msgspec.to_builtins(view.quality)}
 
 
 def alerts_json(view: LiveView) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One window of one stream: its figures and, where a baseline is known, its drift summary."""
 
-import zlib
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -13,7 +13,9 @@ from monitoring.events import Stream
 from monitoring.live.expectations import Expectation
 from monitoring.live.figures import WindowFigures
 
-LEVEL = 1  # zlib: a summary is mostly zeros, and the fastest level finds them
+# A summary is mostly zeros. zlib took a quarter of the time of counting.
+CODEC: Final = "lz4"
+SIZE_BYTES: Final = 4
 
 
 class StreamKey(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -76,12 +78,16 @@ class LiveWindow:
             layout=None if summary is None else summary.layout.identity,
             summary=None if summary is None else summary.to_bytes(),
         )
-        return zlib.compress(msgspec.msgpack.encode(stored), LEVEL)
+        data = msgspec.msgpack.encode(stored)
+        packed: bytes = pa.compress(data, codec=CODEC, asbytes=True)
+        return len(data).to_bytes(SIZE_BYTES, "little") + packed
 
 
 def window_of_bytes(data: bytes, layout: Layout | None) -> LiveWindow:
     """Read a window back; without its own baseline's layout, only its figures."""
-    stored = msgspec.msgpack.decode(zlib.decompress(data), type=_Stored)
+    size = int.from_bytes(data[:SIZE_BYTES], "little")
+    plain = pa.decompress(data[SIZE_BYTES:], size, codec=CODEC)
+    stored = msgspec.msgpack.decode(plain, type=_Stored)
     summary = None
     if layout is not None and stored.summary is not None and stored.layout == layout.identity:
         summary = WindowSummary.from_bytes(layout, stored.summary)
