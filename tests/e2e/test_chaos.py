@@ -5,11 +5,14 @@ environment: TREELINE_SOAK_SEED, and at least TREELINE_SOAK_KILLS, TREELINE_SOAK
 TREELINE_SOAK_MINUTES.
 """
 
+import dataclasses
 import json
 import os
 import random
 import shutil
+import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import yaml
 
 from tests.e2e.application import REPOSITORY, Application, merge
 from tests.e2e.chaos import Cluster, Target, Traffic, audit, plan, strike, wait_until_stored
-from tests.e2e.log import verify, wait_for
+from tests.e2e.log import query, verify, wait_for
 from tests.e2e.s3 import FaultProxy, S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
@@ -157,14 +160,18 @@ def test_releases_and_scaling_down_under_load_lose_and_double_nothing(
 
 def changed_args(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Other limits and another file age: replicas and agents are both replaced."""
-    journal = {"segment_bytes": 64 * 1024, "quota_bytes": 1024 * 1024}
+    journal = {"segment_bytes": 64 * 1024, "quota_bytes": 512 * 1024}
     args = {"capture": {"batch_rows": 200, "journal": journal}, "agent": {"file_max_age_s": 2}}
     return with_application(document, {"args": args})
 
 
 def changed_code(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A second release of the code: the same application, whose answers say that they are new."""
+    """A second release of the code: the same application, whose answers say that they are new.
+
+    The clocks of its processes can be set, see ``SCRIPTED_CLOCK``.
+    """
     (folder / "release_two.py").write_text(RELEASE_TWO)
+    (folder / "sitecustomize.py").write_text(SCRIPTED_CLOCK.format(file=str(folder / "clock")))
     new = {
         "import_path": "release_two:build",
         "runtime_env": {"env_vars": {"PYTHONPATH": f"{folder}:{REPOSITORY}"}},
@@ -197,6 +204,28 @@ build = app.build
 """
 
 
+# Python runs this before anything else in every process that finds it on its path. The file holds
+# seconds that are added to the wall clock; the monotonic clock goes on as it does.
+SCRIPTED_CLOCK = """
+import os
+import time
+
+real_ns = time.time_ns
+
+
+def ahead_ns():
+    try:
+        with open({file!r}) as file:
+            return int(float(file.read() or 0) * 1e9)
+    except OSError:
+        return 0
+
+
+time.time_ns = lambda: real_ns() + ahead_ns()
+time.time = lambda: time.time_ns() / 1e9
+"""
+
+
 def scaled_down(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     deployment = document["applications"][0]["deployments"][0] | {"num_replicas": 1}
     return with_application(document, {}) | {
@@ -206,6 +235,82 @@ def scaled_down(document: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def with_application(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return document | {"applications": [merge(document["applications"][0], changes)]}
+
+
+def test_a_full_quota_costs_counted_events_and_no_request(
+    application: Application, s3_server: S3Server, local_sink: Path, body: bytes
+) -> None:
+    """The agent stands still until the journal is full: stored and counted drops are all answers.
+
+    Runs on what the releases left: one replica, whose journal may use 512 KiB.
+    """
+    before = dropped_events(s3_server, local_sink)
+    (agent,) = Cluster(application.ray_folder).pids(Target.AGENT)
+    with Traffic(predict_url(application), body, prefix="quota", rate_per_s=300) as traffic:
+        traffic.wait_for_answers(100)
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            wait_for(
+                lambda: any("past the quota" in line for line in warnings(application)),
+                timeout_s=60,
+                what="a warning of the full journal",
+            )
+            traffic.wait_for_answers(1000)
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        traffic.wait_for_answers(300)
+    assert not traffic.failed, traffic.outcomes
+
+    def accounted() -> bool:
+        dropped = dropped_events(s3_server, local_sink) - before
+        missing = len(audit(local_sink, traffic, "quota").missing)
+        return missing == dropped.total() and verify(str(local_sink))["ok"]
+
+    wait_for(accounted, timeout_s=240, what="stored and dropped events that make all answers")
+    dropped = dropped_events(s3_server, local_sink) - before
+    assert dropped.keys() == {"journal_full"}
+    found = audit(local_sink, traffic, "quota")
+    assert dataclasses.replace(found, missing=set()).clean, found
+    print(f"quota: {dict(traffic.outcomes)}, dropped {dict(dropped)}")
+
+
+def warnings(application: Application) -> list[str]:
+    answer = httpx.get(f"{application.url}/monitor/api/health", timeout=30).json()
+    found: list[str] = answer["warnings"]
+    return found
+
+
+def dropped_events(server: S3Server, local_sink: Path) -> Counter[str]:
+    server.mirror(SINK, local_sink)
+    return Counter(verify(str(local_sink))["dropped"])
+
+
+def test_clocks_that_jump_by_hours_lose_and_double_nothing(
+    application: Application, s3_server: S3Server, local_sink: Path, body: bytes
+) -> None:
+    """The wall clocks of replica and agent jump, and the agent is killed under each of them.
+
+    Slowly, for the journal's quota is small here and the agent away for half a minute in all.
+    """
+    clock = application.folder / "clock"
+    cluster = Cluster(application.ray_folder)
+    began_s = time.time()
+    with Traffic(predict_url(application), body, prefix="clock", rate_per_s=20) as traffic:
+        for ahead_s in (3 * 3600, -2 * 3600, 0):
+            clock.write_text(str(ahead_s))
+            traffic.wait_for_answers(60)
+            cluster.kill(Target.AGENT, random.Random(1))
+            traffic.wait_for_answers(60)
+    check_log(s3_server, local_sink, traffic, "clock")
+    rows = query(
+        local_sink,
+        "select epoch(ts), strftime(ts, 'date=%Y-%m-%d/hour=%H'), filename from {log} "
+        "where request_id like 'clock-%'",
+    )
+    earliest_s, latest_s = began_s - 2 * 3600, time.time() + 3 * 3600
+    assert all(earliest_s <= ts_s <= latest_s for ts_s, _, _ in rows)
+    assert {round((ts_s - began_s) / 3600) for ts_s, _, _ in rows} == {3, -2, 0}
+    assert all(hour in file for _, hour, file in rows), "a row lies in another hour than its own"
 
 
 def test_a_file_removed_or_doubled_by_hand_is_found(
