@@ -136,17 +136,21 @@ class Router:
         self.follow_clock("user_config")
 
     def follow_clock(self, reason: str = "canary step") -> bool:
-        """Move on to the canary's step of this moment; True when the shares have changed."""
+        """Move on to the canary's step of this moment; True when the split has changed.
+
+        Equal shares may be laid out differently: a share that became a canary has another place.
+        """
         now_s = self._clock()
         shares = shares_at(self._traffic, self._name, now_s)
-        if shares == self._shares:
+        canary = self._traffic.canary
+        split = lay_out(shares, self._name, canary.version if canary else None)
+        if shares == self._shares and split == self._split:
             return False
         self._changes.append(
             TrafficChange(datetime.fromtimestamp(now_s, UTC), reason, dict(shares))
         )
         self._shares = shares
-        canary = self._traffic.canary
-        self._split = lay_out(shares, self._name, canary.version if canary else None)
+        self._split = split
         logger.info("traffic is split: %s (%s)", shares, reason)
         return True
 

@@ -92,6 +92,28 @@ async def test_a_canary_grows_when_the_clock_says_so(replica: Replica) -> None:
     assert await replica.ask("r") == "3.0.0"
 
 
+CANARY = {"version": "2.0.0", "start": "1970-01-01T00:00:00Z", "steps": [{"share": 0.3}]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"shares": {"2.0.0": 0.3, "3.0.0": 0.3}}, {"shares": {"3.0.0": 0.3, "2.0.0": 0.3}}),
+        ({"shares": {"2.0.0": 0.3}}, {"canary": CANARY}),
+        ({"canary": CANARY}, {"shares": {"2.0.0": 0.3}}),
+    ],
+)
+async def test_a_running_replica_splits_as_one_that_starts_now(
+    before: dict[str, object], after: dict[str, object]
+) -> None:
+    running, started = Replica(), Replica()
+    running.router.apply(Traffic.model_validate(before))
+    for each in (running, started):
+        each.router.apply(Traffic.model_validate(after))
+    for n in range(200):
+        assert await running.ask(f"r{n}") == await started.ask(f"r{n}")
+
+
 async def test_unloaded_versions_are_refused_and_nothing_changes(replica: Replica) -> None:
     replica.router.apply(Traffic(shares={"2.0.0": 1.0}))
     for wrong in (
