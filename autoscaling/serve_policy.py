@@ -31,7 +31,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from autoscaling.errors import ConfigError
+from autoscaling.policy.capacity import CapacityState
 from autoscaling.policy.decide import Decision, decide
+from autoscaling.policy.feedback import FeedbackState
 from autoscaling.policy.state import State, StateError, from_dict, to_dict
 from autoscaling.policy.telemetry import TelemetryState
 from autoscaling.policy.types import Config, Observation
@@ -101,10 +103,15 @@ def memory_key(app_name: str, deployment: str) -> str:
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """What the policy knew of a deployment at ``saved_at_s``, Unix time; see ``policy.state``."""
+    """What the policy knew of a deployment at ``saved_at_s``, Unix time; see ``policy.state``.
+
+    ``fitted_for`` is what its capacity table and its correction hold for: ``slo_ms``, ``quantile``
+    and ``max_ongoing``.
+    """
 
     saved_at_s: float
     state: dict[str, Any]
+    fitted_for: tuple[float, float, int] | None = None
 
 
 class DeploymentScaler:
@@ -157,7 +164,8 @@ class DeploymentScaler:
     def _recall(self, context: ScalingContext) -> State:
         """What was known before the controller restarted; nothing where that is no use.
 
-        The counters it had seen are forgotten: what came meanwhile would pass for a burst.
+        The counters it had seen are forgotten: what came meanwhile would pass for a burst. So is
+        what was learned about another objective.
         """
         try:
             kept = self._store.get(memory_key(context.app_name or "", context.deployment_name))
@@ -176,13 +184,20 @@ class DeploymentScaler:
         if not 0 <= age_s <= STALE_S:
             return State()
         logger.info("scaling of %s goes on after %.0f s away", context.deployment_name, age_s)
-        return dataclasses.replace(state, telemetry=TelemetryState())
+        state = dataclasses.replace(state, telemetry=TelemetryState())
+        if memory.fitted_for == _fitted_for(self._config):
+            return state
+        return dataclasses.replace(state, capacity=CapacityState(), feedback=FeedbackState())
 
     def _save(self, context: ScalingContext, now_s: float) -> None:
         if self._state is None or now_s - self._saved_s < SAVE_S:
             return
         self._saved_s = now_s
-        memory = Memory(saved_at_s=self._wall_clock(), state=to_dict(self._state))
+        memory = Memory(
+            saved_at_s=self._wall_clock(),
+            state=to_dict(self._state),
+            fitted_for=_fitted_for(self._config),
+        )
         key = memory_key(context.app_name or "", context.deployment_name)
         self._put(key, msgspec.json.encode(memory), now_s)
 
@@ -303,6 +318,10 @@ def config_of(options: Mapping[str, Any]) -> Config:
         if key not in allowed:
             raise ConfigError(key, value, f"one of the keys {', '.join(allowed)}")
     return Config(**options)
+
+
+def _fitted_for(config: Config) -> tuple[float, float, int]:
+    return config.slo_ms, config.quantile, config.max_ongoing
 
 
 def _numbers(decision: Decision) -> dict[str, Any]:

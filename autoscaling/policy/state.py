@@ -1,7 +1,7 @@
 """Everything the policy remembers, and how it is written as a plain dict.
 
-The dict holds only JSON types: NaN becomes None, arrays become lists. A run of the capacity fit
-that is not finished, and curves that can be computed again, are left out.
+The dict holds only JSON types: NaN becomes None, arrays become lists. Curves that can be computed
+again are left out, and so is a run of the capacity fit that is not finished: it begins again.
 """
 
 import dataclasses
@@ -55,9 +55,13 @@ class State:
 
 def to_dict(state: State) -> dict[str, Any]:
     """Write a state as JSON types."""
+    fitted = state.capacity
+    unfinished = () if fitted.run is None else (fitted.run.replicas,)
     kept = dataclasses.replace(
         state,
-        capacity=dataclasses.replace(state.capacity, run=None, pending=(), curves=[], limits={}),
+        capacity=dataclasses.replace(
+            fitted, run=None, pending=(*unfinished, *fitted.pending), curves=[], limits={}
+        ),
     )
     return {"version": VERSION, **_plain(kept)}
 

@@ -166,6 +166,25 @@ def test_a_new_controller_goes_on_with_what_the_old_one_knew() -> None:
     assert newest["mean_service_ms"] == pytest.approx(10.0, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("changed", "fits"),
+    [({}, 5), ({"slo_ms": 30}, 0), ({"quantile": 0.99}, 0), ({"max_ongoing": 8}, 0)],
+)
+def test_a_capacity_table_for_another_objective_is_not_taken_up(
+    changed: dict[str, Any], fits: int
+) -> None:
+    clock, store = Clock(), Memory()
+    fleet, before = Fleet(clock), policy(clock, store, fit_steps=10_000)
+    for _ in range(40):
+        before(fleet.pass_second())
+    after = policy(clock, store, fit_steps=0, **changed)  # fits nothing of its own
+    for _ in range(12):
+        after(fleet.pass_second())
+    kept = json.loads(store["scaling-memory/treeline/ModelServer"])["state"]
+    assert len(kept["capacity"]["fits"]) == fits
+    assert kept["service"]["requests"] > 0
+
+
 @pytest.mark.parametrize("kept", [b"{", b"{}", b'{"saved_at_s": 1.7e9, "state": {"version": 0}}'])
 def test_a_memory_that_cannot_be_read_is_left_alone(kept: bytes) -> None:
     clock, fleet = Clock(), Fleet(Clock())

@@ -190,6 +190,18 @@ def test_state_survives_json_and_garbage_is_refused():
             from_dict(garbage)
 
 
+def test_a_fit_that_was_broken_off_is_made_after_all():
+    config, service = Config(fit_steps=500), reference_service()
+    begun = capacity.CapacityState()
+    for _ in range(2):
+        begun = capacity.update(begun, service, 4, config)
+    assert begun.run is not None
+    fitted = from_dict(json.loads(json.dumps(to_dict(State(capacity=begun))))).capacity
+    for _ in range(60):
+        fitted = capacity.update(fitted, service, 4, config)
+    assert sorted(fit.replicas for fit in fitted.fits) == list(capacity.FITTED)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
