@@ -89,10 +89,11 @@ def promises_table(results: Results) -> list[str]:
 
 def cpu_table(results: Results, names: Sequence[str]) -> list[str]:
     """Processor time of a request, which a busy machine disturbs less than throughput."""
-    kinds = ("replica", "proxy", "agent", "rest")
+    kinds = ("replica", "proxy", "agent", "live", "rest")
     lines = [
-        "Processor microseconds of a request at 8 connections, by process; `rest` is Ray's own",
-        "standing cost (controller, node, dashboard) spread over the requests:",
+        "Processor microseconds of a request at 8 connections, by process; `live` counts windows",
+        "beside the agent, `rest` is Ray's own standing cost (controller, node, dashboard) spread",
+        "over the requests:",
         "",
         f"| | {' | '.join(kinds)} |",
         "|---" * (len(kinds) + 1) + "|",

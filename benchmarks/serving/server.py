@@ -120,7 +120,7 @@ class Server:
         return sum(proportional_kb(pid) for pid in self._known) / 1024
 
     def cpu_s(self) -> Counter[str]:
-        """Processor seconds so far, by kind of process: replica, proxy, agent and the rest."""
+        """Processor seconds so far, by kind of process: see ``kind_of``."""
         self._known |= tree(self._process.pid)
         spent: Counter[str] = Counter()
         for pid in self._known:
@@ -285,6 +285,8 @@ def kind_of(pid: int) -> str:
         return "rest"
     if title.startswith("ray::MonitoringAgent"):
         return "agent"
+    if " monitoring.live.process" in title:
+        return "live"
     if "bin/haproxy " in title:
         return "proxy"
     ray_process = title.startswith("ray::") or "/ray/" in title or "bin/serve run" in title

@@ -32,7 +32,7 @@ from monitoring.live.wire import Answer, Call, Question, Segments, read_frame, w
 
 log = logging.getLogger(__name__)
 
-NICER: Final = 5
+NICER: Final = 10  # a tenth of a busy core is plenty for it, and serving keeps the rest
 FORGET_EVERY_S: Final = 60.0
 JUDGE_EVERY_S: Final = 2.0
 
