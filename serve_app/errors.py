@@ -12,6 +12,7 @@ TreelineError
 │       └── BundleUnbuildable   model or data handed in cannot become a bundle
 ├── DemoDataMissing             the distribution that carries the credit data is not installed
 ├── ServeConfigInvalid          a Serve config file is missing or is none (cli/serve.py)
+├── DeployFailed                a promotion was written and not deployed (cli/promote.py)
 ├── AgentsUnavailableError      a monitoring agent did not answer (agents.py)
 └── of a request (schema.py, admission.py, prediction.py)
     ├── RequestMalformedError   the body is no JSON

@@ -133,7 +133,7 @@ class Router:
             (version, self._further[version].shadow, share)
             for version, share in traffic.shadows.items()
         ]
-        self.follow_clock("user_config")
+        self.follow_clock(traffic.reason)
 
     def follow_clock(self, reason: str = "canary step") -> bool:
         """Move on to the canary's step of this moment; True when the split has changed.

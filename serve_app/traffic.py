@@ -82,6 +82,23 @@ def shares_at(traffic: Traffic, champion: str, now_s: float) -> dict[str, float]
     return {champion: max(0.0, 1.0 - sum(shares.values())), **shares}
 
 
+def promoted(traffic: Traffic, version: str, reason: str) -> Traffic:
+    """Give a version everything. Its rule has done its work."""
+    shadows = {name: share for name, share in traffic.shadows.items() if name != version}
+    changes = {"shares": {version: 1.0}, "canary": None, "rule": None}
+    return traffic.model_copy(update={**changes, "shadows": shadows, "reason": reason})
+
+
+def rolled_back(traffic: Traffic, version: str, reason: str) -> Traffic:
+    """Take a version's traffic away; what it had is the champion's again."""
+    canary = traffic.canary
+    if canary is not None and canary.version == version:
+        canary = None
+    shares = {name: share for name, share in traffic.shares.items() if name != version}
+    changes = {"shares": shares, "canary": canary, "rule": None, "reason": reason}
+    return traffic.model_copy(update=changes)
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """``versions[i]`` has the points from ``bounds[i - 1]`` up to, not including, ``bounds[i]``."""

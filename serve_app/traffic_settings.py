@@ -32,6 +32,17 @@ class Canary(Section):
         return self
 
 
+class Rule(Section):
+    """When a version is promoted or rolled back by `treeline promote`; see docs/variants.md."""
+
+    version: Name
+    since: AwareDatetime
+    margins: dict[str, float] = Field(min_length=1)
+    min_units: int = Field(1_000, ge=100)
+    plan_units: int = Field(10_000, ge=1)
+    alpha: float = Field(0.05, gt=0, lt=1)
+
+
 class Traffic(Section):
     """How requests are split over the loaded versions; what nobody gets is the champion's."""
 
@@ -50,6 +61,15 @@ class Traffic(Section):
     )
     shadows: dict[Name, Share] = Field(
         default_factory=dict, description="By version: share of requests it gets a copy of."
+    )
+
+    rule: Rule | None = Field(
+        None,
+        description="What `treeline promote` decides by: `version`, `since` (RFC 3339, in quotes), "
+        "`margins` by metric, and `min_units`, `plan_units` and `alpha`. Replicas do not read it.",
+    )
+    reason: str = Field(
+        "user_config", max_length=500, description="Shown with the change to this split."
     )
 
     @field_validator("salt")

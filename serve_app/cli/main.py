@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("serve_app.cli.simulate", "Replay traffic against autoscaling policies."),
     "loadtest": ("serve_app.cli.loadtest", "Send a planned load and judge the answers."),
     "compare": ("serve_app.cli.compare", "Compare versions; looking often stays honest."),
+    "promote": ("serve_app.cli.promote", "Promote or roll back a version by a written rule."),
     "quality": ("serve_app.cli.quality", "Tell how good the answers are, labels or not."),
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,6 @@ class Application:
         self._replica_ports = 20_000 + 50 * random.randrange(200)
         self._short = Path(tempfile.mkdtemp(prefix="tl-"))  # sockets need short paths
         self._process: subprocess.Popen[bytes] | None = None
-        self._dashboard: str | None = None
         self.config = self.folder / "serve.yaml"
         self.log = self.folder / "serve.log"
 
@@ -210,17 +210,19 @@ class Application:
         assert done.returncode == 0, done.stderr[-4_000:]
         return done.stdout
 
+    @cached_property
+    def dashboard(self) -> str:
+        code = "import ray\nprint(ray.init(logging_level='ERROR').dashboard_url)"
+        return f"http://{self.python(code).split()[-1]}"
+
     def deploy(self, document: Mapping[str, Any]) -> None:
         """`serve deploy`, and wait until the application runs as written."""
-        if self._dashboard is None:
-            code = "import ray\nprint(ray.init(logging_level='ERROR').dashboard_url)"
-            self._dashboard = f"http://{self.python(code).split()[-1]}"
         config = self.folder / "release.yaml"
         config.write_text(yaml.safe_dump(dict(document), sort_keys=False))
-        self._serve("deploy", "-a", self._dashboard, str(config))
+        self._serve("deploy", "-a", self.dashboard, str(config))
 
         def running() -> bool:
-            printed = self._serve("status", "-a", str(self._dashboard))
+            printed = self._serve("status", "-a", self.dashboard)
             status = yaml.safe_load(printed)["applications"]["treeline"]["status"]
             assert status != "DEPLOY_FAILED", printed
             return bool(status == "RUNNING")

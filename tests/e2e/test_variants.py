@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,12 @@ def test_the_log_is_compared_and_its_split_checked(
     }
 
 
-def treeline(*arguments: str) -> dict[str, Any]:
+def treeline(*arguments: str, cwd: Path | None = None) -> dict[str, Any]:
     command = [str(Path(sys.executable).with_name("treeline")), *arguments, "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=cwd, timeout=200
+    )
     assert done.returncode in (0, 1), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -203,35 +206,57 @@ def test_a_label_is_stored_once_and_joins_every_version_that_answered(
     assert found[answer["version"]] == ["said-1", label, None, label]
 
 
-def test_the_split_changes_under_load_and_nothing_restarts(
+def with_traffic(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    shipped = document["applications"][0]
+    (deployment,) = shipped["deployments"]
+    config = deployment["user_config"]
+    changed = {**deployment, "user_config": {**config, "traffic": {**config["traffic"], **changes}}}
+    return {**document, "applications": [{**shipped, "deployments": [changed]}]}
+
+
+def state(application: Application) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{application.url}/monitor/api/traffic").json()
+    return found
+
+
+def test_the_split_changes_under_load_and_a_rule_promotes_and_nothing_restarts(
     application: Application, body: bytes, answered: dict[str, list[str]]
 ) -> None:
     cluster = Cluster(application.ray_folder)
     replicas = cluster.pids(Target.REPLICA)
-    document = application.document
-    shipped = document["applications"][0]
-    (deployment,) = shipped["deployments"]
-    traffic = {**deployment["user_config"]["traffic"], "shares": {"1.1.0": 0.5}}
-    changed = {**deployment, "user_config": {**deployment["user_config"], "traffic": traffic}}
-
-    def shares() -> dict[str, float]:
-        state = httpx.get(f"{application.url}/monitor/api/traffic").json()
-        found: dict[str, float] = state["shares"]
-        return found
-
-    assert shares() == pytest.approx({"1.0.0": 0.8, "1.1.0": 0.2})
-    with Traffic(f"{application.url}/predict", body, prefix="live") as load:
+    url = f"{application.url}/predict"
+    assert state(application)["shares"] == pytest.approx({"1.0.0": 0.8, "1.1.0": 0.2})
+    with Traffic(url, body, prefix="live") as load:
         load.wait_for_answers(100)
-        application.deploy({**document, "applications": [{**shipped, "deployments": [changed]}]})
-        wait_for(lambda: shares()["1.1.0"] == 0.5, timeout_s=30, what="the new split")
+        application.deploy(with_traffic(application.document, shares={"1.1.0": 0.5}))
+        wait_for(lambda: state(application)["shares"]["1.1.0"] == 0.5, timeout_s=30, what="a half")
         load.wait_for_answers(300)
     assert not load.failed, load.outcomes
-    assert cluster.pids(Target.REPLICA) == replicas
-    grown = asyncio.run(ask(f"{application.url}/predict", body, "after"))
+
+    rule = {
+        "version": "1.1.0",
+        "since": datetime.now(UTC).isoformat(),
+        "margins": {"error_rate": 0.02},
+        "min_units": 300,
+    }
+    grown = asyncio.run(ask(url, body, "after"))
     before = {session for session, versions in answered.items() if versions[0] == "1.1.0"}
     after = {session for session, versions in grown.items() if set(versions) == {"1.1.0"}}
     assert before < after
     assert binomtest(len(after), SESSIONS, 0.5).pvalue > 0.01
+
+    config = application.folder / "canary.yaml"
+    document = with_traffic(application.document, shares={"1.1.0": 0.5}, rule=rule)
+    config.write_text(yaml.safe_dump(document))
+    options = ["--write", str(config), "--apply", "--address", application.dashboard]
+    found = treeline("promote", str(config), *options, "--every", "2", cwd=application.folder)
+    assert (found["action"], found["applied"]) == ("promote", True), found["reason"]
+    assert found["report"]["split"]["ok"]
+    wait_for(lambda: state(application)["shares"]["1.1.0"] == 1.0, timeout_s=30, what="all of it")
+    last = state(application)["changes"][-1]
+    assert last["reason"].startswith("promote 1.1.0: no worse than allowed: error_rate")
+    assert httpx.post(url, content=body).json()["version"] == "1.1.0"
+    assert cluster.pids(Target.REPLICA) == replicas
 
 
 def test_the_ledger_closes_for_every_stream(application: Application) -> None:

@@ -16,6 +16,8 @@ from serve_app.traffic import (
     canary_steps,
     lay_out,
     point,
+    promoted,
+    rolled_back,
     shares_at,
     unit_id,
 )
@@ -114,3 +116,19 @@ def test_the_rest_is_the_champions() -> None:
 def test_all_for_a_challenger_leaves_the_champion_nothing() -> None:
     assert set(chosen(split_of({"2": 1.0})).values()) == {"2"}
     assert set(chosen(split_of({"2": 1.0}, canary="2")).values()) == {"2"}
+
+
+def test_promotion_and_rollback_leave_the_rest_alone() -> None:
+    both = Traffic(
+        shares={"3": 0.2},
+        canary=canary({"share": 0.1}),
+        shadows={"2": 1.0, "3": 0.5},
+        salt="x",
+    )
+    won = promoted(both, "2", "why")
+    assert (won.shares, won.canary, won.shadows) == ({"2": 1.0}, None, {"3": 0.5})
+    lost = rolled_back(both, "2", "why")
+    assert (lost.shares, lost.canary, lost.shadows) == ({"3": 0.2}, None, both.shadows)
+    other = rolled_back(both, "3", "why")
+    assert (other.shares, other.canary) == ({}, both.canary)
+    assert (won.salt, lost.salt, won.reason) == ("x", "x", "why")
