@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +210,12 @@ class Application:
         assert done.returncode == 0, done.stderr[-4_000:]
         return done.stdout
 
-    @cached_property
+    @property
     def dashboard(self) -> str:
-        code = "import ray\nprint(ray.init(logging_level='ERROR').dashboard_url)"
-        return f"http://{self.python(code).split()[-1]}"
+        """Address of Ray's dashboard, as `serve run` printed it."""
+        found = re.search(r"dashboard at .*?(http://[\d.]+:\d+)", self.log.read_text())
+        assert found is not None, self.tail()
+        return found[1]
 
     def deploy(self, document: Mapping[str, Any]) -> None:
         """`serve deploy`, and wait until the application runs as written."""
