@@ -18,6 +18,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from monitoring.agent.nodes import Look, Poll
+from monitoring.agent.settings import SinkSettings
+from monitoring.agent.sink import FsspecSink
 from monitoring.agent.stranded import hand_over, stranded
 from monitoring.capture.agent_transport import AgentTransport
 from monitoring.capture.folder import STREAM_FILE
@@ -25,6 +27,7 @@ from monitoring.capture.sender import Transport
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.capture import drain_journals, journal_root
 from serve_app.settings import Settings
+from serve_app.wiring import storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -119,11 +122,13 @@ async def _hand_spools_over(
 ) -> tuple[int, list[str]]:
     segments, problems = 0, []
     shards = settings.agent.shards
+    storage = FsspecSink(SinkSettings(**storage_of(settings.storage, settings.sink)))
     for folder in stranded(Path(settings.state_dir) / "spool", shards, living):
         try:
             done = await hand_over(
                 folder,
                 transport_for,
+                storage,
                 shards=shards,
                 clock=time.time,
                 chance=random.SystemRandom(),

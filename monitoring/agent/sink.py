@@ -68,6 +68,22 @@ class FsspecSink:
         except Exception as error:  # each storage's client has its own tree of errors
             raise SinkUnavailable(explain(self._settings, error)) from error
 
+    def holds(self, key: str) -> bool:
+        """Whether a file is there. Raises ``SinkUnavailable`` while storage does not answer.
+
+        Who may write and not read cannot ask, today or ever: for them no file is there.
+        """
+        path = f"{self._root}/{key}"
+        try:
+            if is_local(self._settings.url):
+                return Path(path).is_file()
+            self._connected().info(path)
+        except (FileNotFoundError, PermissionError):
+            return False
+        except Exception as error:  # as above
+            raise SinkUnavailable(explain(self._settings, error, "look into")) from error
+        return True
+
     def _upload(self, path: str, data: bytes) -> None:
         """Put an object; a server that falls silent is given up.
 
@@ -149,7 +165,7 @@ def endpoint_of(settings: SinkSettings) -> str | None:
     )
 
 
-def explain(settings: SinkSettings, error: BaseException) -> str:
+def explain(settings: SinkSettings, error: BaseException, what: str = "write to") -> str:
     """Say what failed where, without a secret."""
     endpoint = endpoint_of(settings) if settings.url.startswith("s3:") else None
     where = f"{settings.url} at {endpoint}" if endpoint else settings.url
@@ -157,4 +173,4 @@ def explain(settings: SinkSettings, error: BaseException) -> str:
     for secret in (settings.secret, settings.token, settings.key):
         if secret:
             text = text.replace(secret, "***")
-    return f"cannot write to {where}: {text}"
+    return f"cannot {what} {where}: {text}"

@@ -3,9 +3,11 @@
 Serve recreates an agent anywhere. What its predecessor has acknowledged lies on the predecessor's
 node, and no replica will send it again. It is sent as deliveries that are ``decided``: the living
 agent takes in what its own ``state_dir`` does not hold, whichever acknowledgements got lost, so
-sending anything again is safe. Invariants:
+sending anything again is safe. Only what the predecessor itself had stored is in neither: storage
+is asked for each segment's file first. Invariants:
 
-- A segment is deleted only when every run of it has been acknowledged.
+- A segment is deleted only when its file is on storage or every run of it has been acknowledged.
+- A segment whose file is on storage is not sent; while storage does not answer, nothing is.
 - Epochs whose agent is alive (their lock is taken) are left alone, and are a problem: an agent of
   the release before, say, that will leave them soon.
 """
@@ -21,10 +23,10 @@ import pyarrow as pa
 
 from monitoring.agent.epochs import folders, new_epoch
 from monitoring.agent.ingest import frame_schema
-from monitoring.agent.ledger import Coverage
 from monitoring.agent.parquet import CORRUPT, SegmentAccount, read_account
 from monitoring.agent.segment import SealedSegment, map_file
 from monitoring.agent.settings import SpoolSettings
+from monitoring.agent.sink import event_key
 from monitoring.agent.spool import Spool
 from monitoring.agent.spool_frames import Frame, RowsHead
 from monitoring.events import SAMPLED_OUT, Ack, DeliveryHeader, Stream, encode_delivery
@@ -36,9 +38,20 @@ class Transport(Protocol):
     async def ingest(self, payload: bytes) -> Ack: ...
 
 
+class Storage(Protocol):
+    """Where the dead agent put its files."""
+
+    def holds(self, key: str) -> bool:
+        """Whether a file is there. Raises ``SinkUnavailable`` where that cannot be told."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOver:
-    """What became of one shard's spool; ``left`` segments wait, ``problem`` says for what."""
+    """What became of one shard's spool; ``left`` segments wait, ``problem`` says for what.
+
+    ``segments`` are gone from it: sent, or found on storage.
+    """
 
     segments: int
     left: int
@@ -62,6 +75,7 @@ def stranded(root: Path, shards: int, living: Collection[int]) -> list[Path]:
 async def hand_over(
     shard_folder: Path,
     transport_for: Callable[[str], Transport],
+    storage: Storage,
     *,
     shards: int,
     clock: Callable[[], float],
@@ -82,8 +96,13 @@ async def hand_over(
     try:
         async with asyncio.timeout(timeout_s):
             while (segment := spool.next_sealed()) is not None:
-                coverage = await _send(spool, segment, transport_for)
-                await asyncio.to_thread(spool.give_away, segment, coverage, clock())
+                account = await asyncio.to_thread(_account_of, segment)
+                if await asyncio.to_thread(storage.holds, event_key(account.opening)):
+                    leave = spool.settle
+                else:
+                    await _send(spool, segment, account, transport_for)
+                    leave = spool.give_away
+                await asyncio.to_thread(leave, segment, account.coverage, clock())
                 done += 1
     except Exception as error:  # noqa: BLE001  no agent, no room there, no time: later
         problem = f"{type(error).__name__}: {error}"
@@ -93,16 +112,21 @@ async def hand_over(
     return HandedOver(segments=done, left=left, problem=problem)
 
 
+def _account_of(segment: SealedSegment) -> SegmentAccount:
+    return read_account(map_file(segment.path))
+
+
 async def _send(
-    spool: Spool, segment: SealedSegment, transport_for: Callable[[str], Transport]
-) -> Coverage:
-    """Send a segment's runs; return what they cover once all are acknowledged."""
-    account = await asyncio.to_thread(lambda: read_account(map_file(segment.path)))
+    spool: Spool,
+    segment: SealedSegment,
+    account: SegmentAccount,
+    transport_for: Callable[[str], Transport],
+) -> None:
+    """Send a segment's runs and wait until all are acknowledged."""
     if any(frame.body is None for frame, _ in account.runs):
         spool.dead_letters.keep(segment.path, "some of its frames fail their checksum")
     for producer, payload in _payloads(account):
         await transport_for(producer).ingest(payload)
-    return account.coverage
 
 
 def _payloads(account: SegmentAccount) -> Iterator[tuple[str, bytes]]:

@@ -33,7 +33,7 @@ def there(tmp_path, agents):
     old.take(delivery(1, 4, producer="long-gone"))
     old.die()
     journal = die(state / "journal")
-    return Settings(state_dir=str(state)), journal
+    return Settings(state_dir=str(state), sink=str(tmp_path / "sink")), journal
 
 
 async def test_journals_and_spools_of_a_node_are_handed_over(tmp_path):

@@ -40,6 +40,33 @@ def test_local_files_appear_whole(tmp_path):
     assert path.read_bytes() == b"two"
 
 
+def test_a_sink_tells_whether_it_holds_a_file(tmp_path):
+    local = FsspecSink(SinkSettings(url=str(tmp_path / "sink")))
+    remote = FsspecSink(SETTINGS, lambda: ScriptedFilesystem([]))
+    for sink in (local, remote):
+        assert not sink.holds("events/a/b.parquet")
+        sink.put("events/a/b.parquet", memoryview(b"x"))
+        assert sink.holds("events/a/b.parquet")
+
+
+class Unreadable(ScriptedFilesystem):
+    """Memory that answers every look with an error."""
+
+    def __init__(self, error):
+        super().__init__([])
+        self.error = error
+
+    def info(self, path, **kwargs):
+        raise self.error
+
+
+def test_who_may_not_look_is_told_no_and_who_gets_no_answer_is_told_so():
+    forbidden, silent = Unreadable(PermissionError("403")), Unreadable(OSError("hush"))
+    assert not FsspecSink(SETTINGS, lambda: forbidden).holds("k")
+    with pytest.raises(SinkUnavailable, match=r"cannot look into memory://bucket/log: OSError"):
+        FsspecSink(SETTINGS, lambda: silent).holds("k")
+
+
 def test_any_error_of_any_client_is_translated_once(tmp_path):
     filesystem = ScriptedFilesystem([PermissionError("InvalidAccessKeyId AKIA hush")])
     sink = FsspecSink(SETTINGS, lambda: filesystem)

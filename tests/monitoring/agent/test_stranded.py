@@ -61,6 +61,7 @@ async def give(old, transport, **options):
     return await hand_over(
         folder,
         lambda producer: transport,
+        options.get("storage", FsspecSink(SinkSettings(url=str(old.folder.parent / "sink")))),
         shards=1,
         clock=old.clock,
         chance=random.Random(2),
@@ -101,6 +102,52 @@ async def test_a_lost_acknowledgement_does_not_store_twice(tmp_path, disks):
     new.drain()
     assert checked(tmp_path).written == 14
     assert len(stored_events(tmp_path)) == 14
+
+
+class BreaksAfterTheFile:
+    """Storage that takes files of events and then no ledger: the agent dies in between."""
+
+    def __init__(self, sink):
+        self.sink = sink
+
+    def put(self, key, data):
+        if key.startswith("ledger/"):
+            raise SinkUnavailable("gone")
+        self.sink.put(key, data)
+
+
+class Silent:
+    """Storage that does not answer."""
+
+    def holds(self, key):
+        raise SinkUnavailable("silent")
+
+
+async def test_what_the_old_agent_had_stored_and_not_settled_is_not_stored_again(tmp_path, disks):
+    old = disks.start("old")
+    old.uploader._sink = BreaksAfterTheFile(disks.sink)
+    old.take(delivery(1, 5))
+    with pytest.raises(SinkUnavailable):
+        old.drain()
+    assert len(stored_events(tmp_path)) == 5
+    disks.lose(old)
+    new = disks.start("new")
+    assert new.take(delivery(6, 8, acknowledged=5)).through == 8
+    done = await give(old, ToAgent(new))
+    assert (done.segments, done.left, done.problem) == (1, 0, None)
+    new.drain()
+    assert checked(tmp_path).written == 8
+    assert len(stored_events(tmp_path)) == 8
+
+
+async def test_while_storage_does_not_answer_nothing_is_sent(tmp_path, disks):
+    old = disks.start("old")
+    old.take(delivery(1, 5))
+    disks.lose(old)
+    new = disks.start("new")
+    done = await give(old, ToAgent(new), storage=Silent())
+    assert (done.segments, done.left, done.problem) == (0, 1, "SinkUnavailable: silent")
+    assert new.intake.counts.events == 0
 
 
 async def test_broken_off_it_goes_on_and_sends_nothing_twice(tmp_path, disks):
