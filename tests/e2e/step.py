@@ -62,8 +62,13 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, list[Decision]]:
 
 
 def _back(requests: pd.DataFrame, by: "pd.Series[float]", slo_ms: float) -> float:
-    """The second after the last one with a p95 above the objective; infinite if that is the end."""
+    """The second after the last one with a p95 above the objective; infinite if that is the end.
+
+    The first second where none was above it.
+    """
     late = requests["latency_ms"].where(requests["status"] == 200, np.inf)
     p95_ms = late.groupby(np.floor(by)).quantile(0.95, interpolation="lower")
-    last_late = p95_ms.index[p95_ms > slo_ms].max()
-    return float(last_late) + 1.0 if last_late < p95_ms.index.max() else np.inf
+    late_seconds = p95_ms.index[p95_ms > slo_ms]
+    if late_seconds.empty:
+        return float(p95_ms.index.min())
+    return float(late_seconds.max()) + 1.0 if late_seconds.max() < p95_ms.index.max() else np.inf
