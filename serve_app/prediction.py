@@ -86,7 +86,7 @@ class Variant:
 class Scored(msgspec.Struct, kw_only=True):
     """Outputs of one request, once for the answer and once for the log.
 
-    A msgspec struct: a frozen dataclass takes 1.5 microseconds longer to make.
+    A msgspec struct: a frozen dataclass takes 0.9 microseconds longer to make.
     """
 
     predictions: list[Prediction]

@@ -124,17 +124,26 @@ class Live:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         while try_to_be_judge(folder) is None:
             time.sleep(JUDGE_EVERY_S)
-        store = self.open_store()
-        judging = Judging(store, self._expectations, self._settings, self._clock)
-        alerting = Alerting(store, self._clock, self._sender())
+        judge: Callable[[], None] | None = None
         while True:
             try:
-                judging.judge_due()
-                alerting.update(judging.causes(alerting.known()))
-                alerting.deliver()
+                judge = judge or self._judge()
+                judge()
             except Exception:  # the thread must live; the windows are judged next time
                 log.exception("judging failed")
             time.sleep(JUDGE_EVERY_S)
+
+    def _judge(self) -> Callable[[], None]:
+        store = self.open_store()
+        judging = Judging(store, self._expectations, self._settings, self._clock)
+        alerting = Alerting(store, self._clock, self._sender())
+
+        def judge() -> None:
+            judging.judge_due()
+            alerting.update(judging.causes(alerting.known()))
+            alerting.deliver()
+
+        return judge
 
     def _sender(self) -> Callable[[Alert], None] | None:
         url = self._settings.webhook_url
