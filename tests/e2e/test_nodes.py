@@ -31,6 +31,7 @@ def has_namespaces() -> bool:
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.soak,  # a raylet more on two cores: not steady enough for every change
     pytest.mark.timeout(600),
     pytest.mark.skipif(not has_namespaces(), reason="needs the right to make namespaces"),
 ]
@@ -172,7 +173,8 @@ def test_what_a_dead_node_held_is_stored_once_when_it_returns(
             lambda: not unstored(application, traffic), timeout_s=150, what="every request stored"
         )
         wait_for(lambda: not journals(disk), timeout_s=60, what="an empty journal folder")
-        wait_for(lambda: not nodes_of(application), timeout_s=60, what="no node that waits")
+        # The last word may be lost; then the node is looked at again after a minute.
+        wait_for(lambda: not nodes_of(application), timeout_s=120, what="no node that waits")
     finally:
         second.kill()
     wait_for(lambda: verify(str(application.sink))["ok"], timeout_s=60, what="a closed ledger")
