@@ -138,9 +138,9 @@ def folders(parent: Path) -> list[Path]:
         return [parent / name for name in sorted(e.name for e in entries if e.is_dir())]
 
 
-def try_lock(folder: Path) -> int | None:
-    """Lock an epoch or a shard until the descriptor is closed; None when somebody else has it."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def try_lock(folder: Path, name: str = "lock") -> int | None:
+    """Lock a folder until the descriptor is closed; None when somebody else has it."""
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

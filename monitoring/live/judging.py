@@ -1,8 +1,6 @@
 """Closed windows judged, in order of time, by one process of a state folder."""
 
-import fcntl
 import logging
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from monitoring.agent.epochs import try_lock
 from monitoring.agent.settings import LiveSettings
 from monitoring.analysis.drift.budget import AlarmBudget
 from monitoring.analysis.drift.judge import judge
@@ -147,10 +146,4 @@ def _names(key: StreamKey) -> tuple[str, ...]:
 
 def try_to_be_judge(folder: Path) -> int | None:
     """Become the one judge of a folder for this process's life; None if there is one."""
-    descriptor = os.open(folder / "judge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    return try_lock(folder, "judge.lock")
