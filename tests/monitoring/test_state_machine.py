@@ -294,6 +294,7 @@ class CaptureMachine(RuleBasedStateMachine):
             work = hand_over(
                 folder,
                 lambda _: way,
+                self.sink,
                 shards=1,
                 clock=lambda: self.now_s,
                 chance=random.Random(seed),

@@ -52,6 +52,9 @@ class ScriptedSink:
         if step == "lost answer":
             raise SinkUnavailable("stored, but nobody heard")
 
+    def holds(self, key):
+        return self._real.holds(key)
+
 
 def whole(folder: Path, last: int) -> None:
     assert stored_events(folder) == sorted(f"p1-{seq}-0" for seq in range(1, last + 1))
