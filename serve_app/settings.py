@@ -136,6 +136,12 @@ class Live(Section):
         1, gt=0, description="Drift alarms to be expected of a model that does not drift."
     )
 
+    feedback_requests: int = Field(
+        500_000,
+        ge=0,
+        description="Newest requests that feedback is joined to live, on each node; 0 for none.",
+    )
+
     @field_validator("drift_window_s")
     @classmethod
     def _fits_minutes(cls, value: int) -> int:
@@ -152,10 +158,20 @@ class Alerts(Section):
         description="Alerts are posted here as JSON. Better kept in the environment: Ray shows "
         "`args` to its admins.",
     )
+    public_url: str | None = Field(
+        None, description="Where people reach the application; links in alerts begin with it."
+    )
     webhook_env: str = Field(
         "TREELINE_ALERT_WEBHOOK",
         description="Environment variable with the URL, read where the application is built.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_web(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("allowed: a URL that begins with http:// or https://")
+        return value
 
     @field_validator("webhook_url")
     @classmethod

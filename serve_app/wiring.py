@@ -100,7 +100,9 @@ def live_options(settings: Settings) -> dict[str, Any]:
         "drift_window_s": live.drift_window_s,
         "late_s": live.late_s,
         "false_alarms_per_month": live.false_alarms_per_month,
+        "feedback_requests": live.feedback_requests,
         "webhook_url": webhook_url(settings.alerts),
+        "public_url": settings.alerts.public_url or "",
     }
 
 

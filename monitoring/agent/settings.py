@@ -114,7 +114,8 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     ``models`` is where bundles lie. Features in ``changed_by_masking`` are not compared with
     training. A drift window is judged ``late_s`` after its end; what arrives later still counts.
-    Alerts are posted to ``webhook_url``, which is a secret.
+    The newest ``feedback_requests`` are remembered for feedback; 0 joins none. Alerts are posted to
+    ``webhook_url``, which is a secret; their links begin with ``public_url``, if there is one.
     """
 
     models: SinkSettings = SinkSettings(url=".treeline/models")
@@ -123,7 +124,9 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     drift_window_s: int = 3600
     late_s: float = 120.0
     false_alarms_per_month: float = 1.0
+    feedback_requests: int = 500_000
     webhook_url: str | None = None
+    public_url: str = ""
 
     def __repr__(self) -> str:
         """Show everything but where alerts go."""

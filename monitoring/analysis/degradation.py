@@ -36,7 +36,7 @@ def against_training(
 
 
 def _judged(measure: Measure, training: Mapping[str, float], rows: int) -> Judged:
-    trained, trained_on = _figure(measure.name, training)
+    trained, trained_on = trained_figure(measure.name, training)
     if trained is None:
         return Judged(measure=measure, trained=None, trained_on=None, standing="no_figure")
     # The same figure varies alike over as many rows; unknown rows are taken for many.
@@ -49,7 +49,8 @@ def _judged(measure: Measure, training: Mapping[str, float], rows: int) -> Judge
     return Judged(measure=measure, trained=trained, trained_on=trained_on, standing=standing)
 
 
-def _figure(name: str, training: Mapping[str, float]) -> tuple[float | None, int | None]:
+def trained_figure(name: str, training: Mapping[str, float]) -> tuple[float | None, int | None]:
+    """Find a held-out figure of training, and on how many rows it stands, where that is known."""
     for source in SOURCES:
         if f"{source}_{name}" in training:
             return training[f"{source}_{name}"], int(training.get(f"{source}_rows", 0)) or None

@@ -5,6 +5,7 @@ answered 2xx, so a death in between sends it twice, and a webhook that is away g
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -19,29 +20,32 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_S: Final = 5.0
 LAST_WAIT_S: Final = 300.0
 MAX_WAITING: Final = 1_000  # beyond, the oldest messages are given up
-_TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS alerts (cause TEXT PRIMARY KEY, alert BLOB)",
-    "CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY AUTOINCREMENT, alert BLOB)",
-)
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS alerts (cause TEXT PRIMARY KEY, alert BLOB);
+CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY AUTOINCREMENT, alert BLOB);
+"""
 
 
 class Alerting:
-    """Belongs to the thread of its store. ``send`` raises ``WebhookFailed``; None: nobody asks."""
+    """Belongs to the thread of its store. ``send`` raises ``WebhookFailed``; None: nobody asks.
+
+    Links of alerts begin with ``public_url``, where the application is reached from outside.
+    """
 
     def __init__(
         self,
         store: Store,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
         send: Callable[[Alert], None] | None = None,
+        public_url: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
         self._send = send
+        self._public_url = public_url.rstrip("/")
         self._failures = 0
         self._retry_at_s = 0.0
-        with store.transaction() as db:
-            for statement in _TABLES:
-                db.execute(statement)
+        store.require(_TABLES)
 
     def known(self) -> dict[str, Alert]:
         rows = self._store.connection.execute("SELECT cause, alert FROM alerts ORDER BY cause")
@@ -50,7 +54,11 @@ class Alerting:
     def update(self, causes: Mapping[str, Cause]) -> list[Alert]:
         """Open and resolve alerts, given all causes there are now; return those that changed."""
         with self._store.transaction() as db:
-            changed = changes(self.known(), causes, self._clock())
+            found = {
+                name: msgspec.structs.replace(cause, link=f"{self._public_url}{cause.link}")
+                for name, cause in causes.items()
+            }
+            changed = changes(self.known(), found, self._clock())
             for alert in changed:
                 data = msgspec.msgpack.encode(alert)
                 db.execute("INSERT OR REPLACE INTO alerts VALUES (?, ?)", (alert.cause, data))

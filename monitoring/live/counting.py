@@ -14,14 +14,20 @@ from typing import Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from monitoring.agent.aside import counted_schema, read_aside
 from monitoring.agent.ingest import frame_schema
 from monitoring.agent.segment import map_file
 from monitoring.agent.spool_frames import Frame, Kind, OpenHead, RowsHead, scan
+from monitoring.analysis.drift.layout import Layout
 from monitoring.errors import FrameCorrupt
-from monitoring.events import Stream
+from monitoring.events import FEATURE_PREFIX, Stream
+from monitoring.live.answers import chunk_of, request_number
 from monitoring.live.expectations import Expectations
+from monitoring.live.figures import OK_STATUS
+from monitoring.live.outcome_tables import Feedback
+from monitoring.live.outcomes import Word
 from monitoring.live.store import Delta, Progress, Store
 from monitoring.live.window import LiveWindow, StreamKey, key_of
 
@@ -58,8 +64,15 @@ class Counting:
     """Belongs to one thread. ``clock`` gives seconds since 1970."""
 
     def __init__(
-        self, store: Store, expectations: Expectations, clock: Callable[[], float]
+        self,
+        store: Store,
+        expectations: Expectations,
+        clock: Callable[[], float],
+        *,
+        remember: bool = True,
     ) -> None:
+        """``remember`` keeps the answers that feedback will be about."""
+        self._remember = remember
         self._store = store
         self._expectations = expectations
         self._clock = clock
@@ -80,7 +93,7 @@ class Counting:
             if view:
                 self._streams[path.stem] = stream = self._streams.get(path.stem) or stream_of(view)
             for frame in scan(view, begun):
-                if frame.kind is Kind.ROWS and stream.kind == "predictions":
+                if frame.kind is Kind.ROWS:
                     self._take(stream, path, frame, gathered)
                 gathered.reach(path.stem, begun, frame.end)
                 begun = frame.end
@@ -101,6 +114,12 @@ class Counting:
 
     def _take(self, stream: Stream, path: Path, frame: Frame, gathered: _Gathered) -> None:
         head = msgspec.msgpack.decode(frame.head, type=RowsHead)
+        if stream.kind == "feedback":
+            here = self._remember and not head.decided  # its answers are counted there too
+            if here and head.rows and frame.body is not None:
+                schema = frame_schema(stream)
+                gathered.take(stream, pa.ipc.read_record_batch(pa.py_buffer(frame.body), schema))
+            return
         columns = counted_schema(stream)
         if head.decided:  # that node's own windows may hold them, and its agent may come back
             gathered.miss(stream, head.written + head.sampled_out)
@@ -124,10 +143,15 @@ class Counting:
         if not gathered.progress:
             return 0
         deltas: dict[StreamKey, Delta] = {}
-        layouts = {}
+        layouts: dict[StreamKey, Layout | None] = {}
         for stream in {*gathered.batches, *gathered.missed}:
             key = key_of(stream)
             delta = deltas.setdefault(key, Delta())
+            if stream.kind == "feedback":
+                layouts[key] = None
+                for batch in gathered.batches[stream]:
+                    delta.feedback += feedback_of(batch)
+                continue
             delta.missed_events += gathered.missed.get(stream, 0)
             profile = self._expectations.of(key.model, key.version).profile
             layouts[key] = profile.layout if profile else None
@@ -142,6 +166,10 @@ class Counting:
         key = key_of(stream)
         (rows,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
         expected = self._expectations.of(key.model, key.version)
+        if self._remember:
+            answered = rows.filter(pc.equal(rows.column("status"), OK_STATUS))
+            if answered.num_rows:
+                delta.answers.append(chunk_of(answered, stream, self._store.finest_s))
         for start_s, part in split_by_time(rows, self._store.finest_s):
             window = delta.windows.setdefault(start_s, LiveWindow())
             complaint = window.update(part, stream, expected)
@@ -151,6 +179,30 @@ class Counting:
                 self._complaints.pop(key, None)
             else:
                 self._complaints[key] = complaint
+
+
+def feedback_of(batch: pa.RecordBatch) -> list[Feedback]:
+    """Read the frames of a feedback stream; without a time of its own it is as old as it came."""
+    names = ("kind", "value", "number", "row", "outcome_ts_us")
+    columns = [batch.column(FEATURE_PREFIX + name).to_pylist() for name in names]
+    arrived = batch.column("ts").view(pa.int64()).to_pylist()
+    requests = map(request_number, batch.column("request_id").to_pylist())
+    return [
+        Feedback(
+            request=request,
+            row=row,
+            kind=kind,
+            word=Word(
+                when_us=arrived_us if when_us is None else when_us,
+                arrived_us=arrived_us,
+                value=value,
+                number=number,
+            ),
+        )
+        for request, arrived_us, kind, value, number, row, when_us in zip(
+            requests, arrived, *columns, strict=True
+        )
+    ]
 
 
 def split_by_time(rows: pa.RecordBatch, step_s: int) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -43,6 +43,7 @@ class _FeatureSpec(msgspec.Struct, frozen=True):
 class _Manifest(msgspec.Struct, frozen=True):
     features: tuple[_FeatureSpec, ...]
     quality: dict[str, Rule] = {}
+    training_metrics: dict[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Expectation:
     reason: str | None
     limits: dict[str, InputLimits] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
+    training: dict[str, float] = field(default_factory=dict)
 
 
 NOTHING_KNOWN: Final = "the bundle has not been read yet"
@@ -89,6 +91,7 @@ def read_expectation(
             if f.categories is not None or f.min is not None or f.max is not None
         },
         rules=_rules(table, kept) | manifest.quality,
+        training=manifest.training_metrics,
     )
 
 

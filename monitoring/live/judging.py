@@ -19,6 +19,8 @@ from monitoring.live.checking import broken_rules, check_window
 from monitoring.live.drifting import after_window
 from monitoring.live.errors import CountedElsewhere
 from monitoring.live.expectations import Expectations
+from monitoring.live.grading import degraded, standings
+from monitoring.live.joining import Joining
 from monitoring.live.store import Store
 from monitoring.live.verdicts import Verdicts
 from monitoring.live.window import LiveWindow, StreamKey
@@ -38,12 +40,13 @@ class Judging:
     ) -> None:
         self._store = store
         self._verdicts = Verdicts(store)
+        self._joining = Joining(store, settings, clock)
         self._expectations = expectations
         self._settings = settings
         self._clock = clock
 
     def causes(self, known: Mapping[str, Alert]) -> dict[str, Cause]:
-        """Name all that is wrong now: open drift alarms, and rules that the last window breaks."""
+        """Name all that is wrong now: drift, rules that the last window breaks, lost quality."""
         found = self._drifts()
         for key in self._store.streams():
             expected = self._expectations.of(key.model, key.version)
@@ -51,6 +54,9 @@ class Judging:
                 self._store, key, expected, self._settings, known=known, now_s=self._clock()
             )
             found |= broken_rules(view)
+            found |= degraded(
+                key, standings(self._store, key, expected, self._settings, known=known)
+            )
         return found
 
     def _drifts(self) -> dict[str, Cause]:
@@ -76,6 +82,10 @@ class Judging:
                 moved = [c["name"] for c in verdict["features"] if c["alarm"]]
                 return ", ".join(moved) or "no column by itself, all windows together"
         return "the window that alarmed is no longer kept"
+
+    def join_feedback(self) -> int:
+        """Join the feedback that is due to its answers; return how many were looked at."""
+        return self._joining.join_due()
 
     def judge_due(self) -> int:
         """Judge every closed window that has no verdict yet; return how many.

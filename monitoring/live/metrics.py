@@ -31,6 +31,7 @@ class _Snapshot(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _counted(self._view)
         yield from _drift(self._view)
+        yield from _feedback(self._view)
         alerts = GaugeMetricFamily(
             "treeline_alert_open", "1 while an alert is open.", labels=["kind", "cause"]
         )
@@ -79,6 +80,33 @@ def _drift(view: LiveView) -> Iterator[Metric]:
         if known:
             threshold.add_metric(labels, max(known))
     yield from (alarm, evidence, threshold, compared)
+
+
+def _feedback(view: LiveView) -> Iterator[Metric]:
+    """The newest day of answers with enough feedback, as each node judges it; the worst of them."""
+    events = CounterMetricFamily(
+        "treeline_feedback_live_events", "Feedback by what became of it.", labels=["model", "fate"]
+    )
+    for model, fates in sorted(view.fates.items()):
+        for fate, count in sorted(fates.items()):
+            if fate != "waiting":
+                events.add_metric([model, fate], count)
+    ratio = GaugeMetricFamily(
+        "treeline_outcome_ratio", "Share of answers clicked or right.", labels=[*VARIANT, "metric"]
+    )
+    flags = GaugeMetricFamily(
+        "treeline_needs_retraining", "1 while feedback says so.", labels=[*VARIANT, "metric"]
+    )
+    worst: dict[tuple[str, ...], tuple[float, bool]] = {}
+    for part in view.feedback:
+        for judged in part.standings:
+            labels: tuple[str, ...] = (part.model, part.version, part.variant, judged.metric)
+            value, flag = worst.get(labels, (judged.rate.value, False))
+            worst[labels] = (min(value, judged.rate.value), flag or judged.degraded)
+    for found, (value, flag) in sorted(worst.items()):
+        ratio.add_metric(found, value)
+        flags.add_metric(found, float(flag))
+    yield from (events, ratio, flags)
 
 
 def _by_stream(view: LiveView) -> dict[tuple[str, str, str], list[DriftView]]:

@@ -24,7 +24,8 @@ from monitoring.live.checking import check_window
 from monitoring.live.counting import Counting
 from monitoring.live.expectations import Expectations, read_expectation
 from monitoring.live.judging import Judging, try_to_be_judge
-from monitoring.live.showing import drift_view, stream_view, window_views
+from monitoring.live.outcome_tables import fates
+from monitoring.live.showing import drift_view, feedback_view, stream_view, window_views
 from monitoring.live.store import Store
 from monitoring.live.views import LiveView
 from monitoring.live.webhook import post
@@ -63,7 +64,12 @@ class Live:
 
     def _ready(self) -> Counting:
         if self._counting is None:
-            self._counting = Counting(self.open_store(), self._expectations, self._clock)
+            self._counting = Counting(
+                self.open_store(),
+                self._expectations,
+                self._clock,
+                remember=self._settings.feedback_requests > 0,
+            )
         return self._counting
 
     def count(self, body: bytes) -> bytes:
@@ -91,6 +97,8 @@ class Live:
         view = LiveView(store=store.identity, counted_at_s=self._counted_at_s)
         if question.what in ("alerts", "summary"):
             view.alerts = list(Alerting(store, self._clock).known().values())
+        if question.what in ("feedback", "summary"):
+            view.fates = fates(store.connection)
         for key in store.streams():
             other_model = question.model not in (None, key.model)
             if other_model or question.version not in (None, key.version):
@@ -111,11 +119,16 @@ class Live:
                             now_s=self._clock(),
                         )
                     )
+                case "feedback":
+                    view.feedback.append(
+                        feedback_view(store, key, expected, self._settings, question)
+                    )
                 case "drift":
                     view.drift.append(drift_view(store, key, expected, self._settings, question))
                 case _:
                     view.streams.append(stream_view(store, key, expected))
                     view.drift.append(drift_view(store, key, expected, self._settings, None))
+                    view.feedback.append(feedback_view(store, key, expected, self._settings, None))
         return view
 
     def judge_for_ever(self) -> None:
@@ -136,9 +149,10 @@ class Live:
     def _judge(self) -> Callable[[], None]:
         store = self.open_store()
         judging = Judging(store, self._expectations, self._settings, self._clock)
-        alerting = Alerting(store, self._clock, self._sender())
+        alerting = Alerting(store, self._clock, self._sender(), self._settings.public_url)
 
         def judge() -> None:
+            judging.join_feedback()
             judging.judge_due()
             alerting.update(judging.causes(alerting.known()))
             alerting.deliver()

@@ -1,10 +1,19 @@
 """From the store to views: what is known of one stream."""
 
 from monitoring.agent.settings import LiveSettings
+from monitoring.live.alerting import Alerting
 from monitoring.live.expectations import Expectation
+from monitoring.live.grading import standings
+from monitoring.live.outcome_tables import sums_of
 from monitoring.live.store import Store
 from monitoring.live.verdicts import Verdicts
-from monitoring.live.views import DriftView, StreamView, WindowView
+from monitoring.live.views import (
+    DriftView,
+    FeedbackView,
+    OutcomeWindow,
+    StreamView,
+    WindowView,
+)
 from monitoring.live.window import StreamKey
 from monitoring.live.wire import Question
 
@@ -65,6 +74,29 @@ def drift_view(
         window_s=settings.drift_window_s,
         baseline=expected.reason,
         reports=verdicts.reports(key, *_span(question)) if question else [],
+    )
+
+
+def feedback_view(
+    store: Store,
+    key: StreamKey,
+    expected: Expectation,
+    settings: LiveSettings,
+    question: Question | None,
+) -> FeedbackView:
+    """Return a stream's standing by its feedback, with the windows that a question asks for."""
+    known = Alerting(store).known()
+    asked = [] if question is None else [(question.level_s, *_span(question))]
+    return FeedbackView(
+        model=key.model,
+        version=key.version,
+        variant=key.variant,
+        standings=standings(store, key, expected, settings, known=known),
+        windows=[
+            OutcomeWindow(start_s=start_s, metric=metric, sums=sums)
+            for span in asked
+            for start_s, metric, sums in sums_of(store.connection, key, *span)
+        ],
     )
 
 

@@ -19,8 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from monitoring.analysis.drift.layout import Layout
+from monitoring.live import outcome_tables
+from monitoring.live.answers import Chunk
 from monitoring.live.errors import CountedElsewhere
+from monitoring.live.outcome_tables import Feedback
+from monitoring.live.outcomes import unclicked
 from monitoring.live.window import LiveWindow, StreamKey, window_of_bytes
 
 MINUTE_S: Final = 60
@@ -30,6 +36,8 @@ KEPT_S: Final = {MINUTE_S: 3 * HOUR_S, HOUR_S: 3 * DAY_S, DAY_S: 60 * DAY_S}
 KEPT_WINDOWS: Final = 200  # of the level that drift is judged at, where it is none of these
 SEGMENTS_KEPT_S: Final = 90 * DAY_S  # beyond, a segment counted again would be too old to count
 BUSY_S: Final = 10.0
+# Champion and shadow may come through different agents, and feedback sooner than either.
+FEEDBACK_SETTLES_S: Final = 4.0
 _STREAM: Final = "model TEXT, version TEXT, variant TEXT"
 _TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS identity (id TEXT);
@@ -58,10 +66,15 @@ class Totals:
 
 @dataclass(slots=True)
 class Delta:
-    """What one stream has got since the last commit; windows by start, at the finest level."""
+    """What one stream has got since the last commit; windows by start, at the finest level.
+
+    ``answers`` are to be found again by feedback; a stream of feedback has nothing but that.
+    """
 
     windows: dict[int, LiveWindow] = field(default_factory=dict)
     missed_events: int = 0
+    answers: list[Chunk] = field(default_factory=list)
+    feedback: list[Feedback] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +95,8 @@ class Store:
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_TABLES)
+        self._made: set[str] = set()
+        self.require(_TABLES + outcome_tables.TABLES)
         self.identity = self._identify()
         self.kept_s = dict(KEPT_S)
         self.kept_s.setdefault(drift_window_s, KEPT_WINDOWS * drift_window_s)
@@ -97,6 +111,12 @@ class Store:
             )
         found: str = self._db.execute("SELECT id FROM identity").fetchone()[0]
         return found
+
+    def require(self, tables: str) -> None:
+        """Make tables of a module that keeps its own here; asked again it costs nothing."""
+        if tables not in self._made:
+            self._db.executescript(tables)
+            self._made.add(tables)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -137,19 +157,30 @@ class Store:
             for key, delta in deltas.items():
                 self._add_delta(key, delta, layouts[key], now_s)
 
+    def kept_windows(self, start_s: int, now_s: float) -> Iterator[tuple[int, int]]:
+        """Yield level and start of every kept window that holds a window of the finest level."""
+        for level_s, kept_s in self.kept_s.items():
+            level_start_s = start_s // level_s * level_s
+            if level_start_s + level_s > now_s - kept_s:
+                yield level_s, level_start_s
+
     def _add_delta(self, key: StreamKey, delta: Delta, layout: Layout | None, now_s: float) -> None:
+        if delta.feedback:
+            try_at_s = now_s + FEEDBACK_SETTLES_S
+            outcome_tables.keep_waiting(self._db, key.model, delta.feedback, now_s, try_at_s)
+            return
+        for chunk in delta.answers:
+            outcome_tables.keep_answers(self._db, key, chunk)
+            self._add_unclicked(key, chunk, now_s)
         totals = self.totals(key)
         totals.missed_events += delta.missed_events
         for start_s, window in delta.windows.items():
             totals.events += window.figures.events
             totals.rows += window.figures.rows
             totals.newest_s = max(totals.newest_s, start_s + self.finest_s)
-            kept = False
-            for level_s, kept_s in self.kept_s.items():
-                level_start_s = start_s // level_s * level_s
-                if level_start_s + level_s > now_s - kept_s:
-                    kept = True
-                    self._merge_into(key, level_s, level_start_s, window, layout)
+            kept = list(self.kept_windows(start_s, now_s))
+            for level_s, level_start_s in kept:
+                self._merge_into(key, level_s, level_start_s, window, layout)
             totals.too_old_events += 0 if kept else window.figures.events
         self._db.execute(
             "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -158,6 +189,16 @@ class Store:
                 *(totals.missed_events, totals.too_old_events, totals.newest_s),
             ),
         )
+
+    def _add_unclicked(self, key: StreamKey, chunk: Chunk, now_s: float) -> None:
+        """Let answers that somebody saw count as not clicked until somebody says otherwise."""
+        if key.variant == "shadow":
+            return
+        starts_s, rows = np.frombuffer(chunk.starts_s, np.int64), chunk.row_counts()
+        for start_s in np.unique(starts_s).tolist():
+            sums = unclicked(rows[starts_s == start_s])
+            for level_s, level_start_s in self.kept_windows(start_s, now_s):
+                outcome_tables.add_sums(self._db, key, (level_s, level_start_s, "click"), sums)
 
     def _merge_into(
         self, key: StreamKey, level_s: int, start_s: int, delta: LiveWindow, layout: Layout | None
@@ -212,10 +253,11 @@ class Store:
         """Delete windows that are no longer kept, and segments that are long gone."""
         with self.transaction():
             for level_s, kept_s in self.kept_s.items():
-                self._db.execute(
-                    "DELETE FROM windows WHERE level_s = ? AND start_s + level_s <= ?",
-                    (level_s, now_s - kept_s),
-                )
+                for table in ("windows", "outcomes"):
+                    self._db.execute(
+                        f"DELETE FROM {table} WHERE level_s = ? AND start_s + level_s <= ?",  # noqa: S608
+                        (level_s, now_s - kept_s),
+                    )
             old = self._db.execute(
                 "SELECT name FROM segments WHERE at_s < ?", (now_s - SEGMENTS_KEPT_S,)
             ).fetchall()

@@ -34,9 +34,7 @@ class Verdicts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        with store.transaction() as db:
-            for statement in filter(str.strip, _TABLES.split(";")):
-                db.execute(statement)
+        store.require(_TABLES)
         self._db: sqlite3.Connection = store.connection
 
     def state(self, key: StreamKey) -> tuple[DriftState, float | None]:

@@ -5,8 +5,11 @@ from typing import Any
 
 import msgspec
 
+from monitoring.analysis.compare.moments import Moments
 from monitoring.live.alerts import Alert
+from monitoring.live.degrading import Standing, rate_of
 from monitoring.live.figures import LATENCY_BOUNDS_MS, WindowFigures, bucket_value
+from monitoring.live.outcomes import Metric
 from monitoring.live.rules import Finding
 
 
@@ -65,6 +68,24 @@ class QualityView(msgspec.Struct):
     findings: list[Finding]
 
 
+class OutcomeWindow(msgspec.Struct):
+    """Sums of one window's feedback."""
+
+    start_s: int
+    metric: Metric
+    sums: Moments
+
+
+class FeedbackView(msgspec.Struct):
+    """A stream by its feedback: as one state folder judges it, and the windows asked for."""
+
+    model: str
+    version: str
+    variant: str
+    standings: list[Standing]
+    windows: list[OutcomeWindow] = []
+
+
 class LiveView(msgspec.Struct):
     """``counted_at_s`` is when the spool was last counted to its end."""
 
@@ -75,6 +96,8 @@ class LiveView(msgspec.Struct):
     drift: list[DriftView] = []
     alerts: list[Alert] = []
     quality: list[QualityView] = []
+    feedback: list[FeedbackView] = []
+    fates: dict[str, dict[str, int]] = {}  # by model: what has become of its feedback
 
 
 def merged(views: Iterable[LiveView]) -> LiveView:
@@ -99,6 +122,11 @@ def merged(views: Iterable[LiveView]) -> LiveView:
                 have.baseline = have.baseline and stream.baseline
         total.alerts += view.alerts
         total.quality += view.quality
+        total.feedback += view.feedback
+        for model, fates in view.fates.items():
+            known_fates = total.fates.setdefault(model, {})
+            for fate, events in fates.items():
+                known_fates[fate] = known_fates.get(fate, 0) + events
         total.drift += view.drift  # each folder judges what it received
         for window in view.windows:
             key = (window.model, window.version, window.variant, window.level_s, window.start_s)
@@ -141,6 +169,36 @@ def quality_json(view: LiveView) -> dict[str, Any]:
     """Give the view the shape of ``GET /monitor/api/quality``."""
     broken = any(finding.broken for stream in view.quality for finding in stream.findings)
     return {"ok": not broken, "streams": msgspec.to_builtins(view.quality)}
+
+
+def feedback_json(view: LiveView) -> dict[str, Any]:
+    """Give the view the shape of ``GET /monitor/api/feedback``; nodes' windows are added up."""
+    streams: dict[tuple[str, str, str], dict[str, Any]] = {}
+    sums: dict[tuple[str, str, str], dict[tuple[int, Metric], Moments]] = {}
+    for part in view.feedback:
+        key = (part.model, part.version, part.variant)
+        stream = streams.setdefault(
+            key,
+            {"model": part.model, "version": part.version, "variant": part.variant}
+            | {"needs_retraining": False, "standings": []},
+        )
+        stream["needs_retraining"] |= any(judged.degraded for judged in part.standings)
+        stream["standings"] += msgspec.to_builtins(part.standings)
+        windows = sums.setdefault(key, {})
+        for window in part.windows:
+            place = (window.start_s, window.metric)
+            windows[place] = windows.get(place, Moments()) + window.sums
+    for key, stream in streams.items():
+        stream["windows"] = [
+            {"start_s": start_s, **msgspec.to_builtins(rate_of(metric, found))}
+            for (start_s, metric), found in sorted(sums[key].items())
+            if found.units
+        ]
+    return {
+        "counted_at_s": view.counted_at_s,
+        "feedback": view.fates,
+        "streams": [streams[key] for key in sorted(streams)],
+    }
 
 
 def alerts_json(view: LiveView) -> dict[str, Any]:

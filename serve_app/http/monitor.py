@@ -15,7 +15,14 @@ from monitoring.agent.fleet import AgentCounts, merge
 from monitoring.agent.ledger import LiveLedger, total
 from monitoring.agent.metrics import exposition
 from monitoring.live.metrics import live_exposition
-from monitoring.live.views import LiveView, alerts_json, drift_json, quality_json, windows_json
+from monitoring.live.views import (
+    LiveView,
+    alerts_json,
+    drift_json,
+    feedback_json,
+    quality_json,
+    windows_json,
+)
 from monitoring.live.views import merged as merged_views
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
@@ -105,6 +112,10 @@ def monitor_routes(
         view = await live(asked("quality", request.query))
         return Response(msgspec.json.encode(quality_json(view)))
 
+    async def feedback(request: Request) -> Response:
+        view = await live(asked("feedback", request.query))
+        return Response(msgspec.json.encode(feedback_json(view)))
+
     async def drift(request: Request) -> Response:
         view = await live(asked("drift", request.query))
         return Response(msgspec.json.encode(drift_json(view)))
@@ -113,6 +124,7 @@ def monitor_routes(
         "/monitor/api/alerts": {"GET": alerts},
         "/monitor/api/quality": {"GET": quality},
         "/monitor/api/drift": {"GET": drift},
+        "/monitor/api/feedback": {"GET": feedback},
         "/monitor/api/windows": {"GET": windows},
         "/metrics": {"GET": metrics},
         "/monitor/api/health": {"GET": health},

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.ray
 WINDOW_S = 6
 ROWS = 60
 PATIENCE_S = 90.0
+PUBLIC_URL = "https://loans.example"
+JUDGED = 120
 
 
 class Traffic:
@@ -65,7 +67,7 @@ def receiver():
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, demo_root: Path, receiver: Receiver):
     args = {
-        "alerts": {"webhook_url": receiver.url},
+        "alerts": {"webhook_url": receiver.url, "public_url": PUBLIC_URL},
         "model_root": str(demo_root),
         "live": {"drift_window_s": WINDOW_S, "late_s": 2, "false_alarms_per_month": 1_000},
     }
@@ -100,11 +102,51 @@ def test_shifted_traffic_alarms_an_agent_dies_and_calm_traffic_resolves(
     told = [(message["state"], message["number"]) for message in receiver.messages]
     assert told == [("open", 1), ("resolved", 1)]
     assert "age_in_years" in receiver.messages[0]["text"]
-    link = httpx.get(f"{watched.url}{receiver.messages[0]['link']}", timeout=30)
+    path = receiver.messages[0]["link"].removeprefix(PUBLIC_URL)
+    link = httpx.get(f"{watched.url}{path}", timeout=30)
     assert link.json()["streams"][0]["windows"]
     known = httpx.get(f"{watched.url}/monitor/api/alerts", timeout=30).json()
     assert (known["open"], [alert["state"] for alert in known["alerts"]]) == (0, ["resolved"])
     assert "s3cr3t" not in watched.log.read_text()
+
+
+def test_wrong_answers_are_flagged_by_their_labels(
+    watched: Application, demo_root: Path, receiver: Receiver
+) -> None:
+    """The opposite of every answer is said to be true, twice; half of it is taken back again."""
+    with httpx.Client(timeout=30) as client:
+        row = Traffic(watched, client, demo_root).rows[0]
+        for number in range(JUDGED):
+            answer = client.post(
+                f"{watched.url}/predict",
+                json={"instances": [row]},
+                headers={"X-Request-ID": f"judged-{number}"},
+            )
+            label = answer.json()["predictions"][0]["label"]
+            wrong = "good" if label == "bad" else "bad"
+            for value in (wrong, wrong, *([label] if number % 2 else [])):
+                said = {"request_id": f"judged-{number}", "kind": "label", "value": value}
+                client.post(f"{watched.url}/feedback", json=said).raise_for_status()
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        found = httpx.get(f"{watched.url}/monitor/api/feedback?step=day", timeout=30).json()
+        (stream,) = found["streams"]
+        if found["feedback"].get("credit", {}).get("corrected") == JUDGED // 2:
+            break
+        assert time.monotonic() < end_s, found
+        time.sleep(0.2)
+    assert found["feedback"] == {
+        "credit": {"used": JUDGED, "duplicate": JUDGED, "corrected": JUDGED // 2}
+    }
+    assert stream["needs_retraining"] is True
+    assert sum(window["requests"] for window in stream["windows"]) == JUDGED
+    assert stream["standings"][0]["rate"]["value"] == pytest.approx(0.5, abs=0.1)
+    metrics = httpx.get(f"{watched.url}/metrics", timeout=30).text
+    labels = '{metric="accuracy",model="credit",variant="champion",version="1.0.0"}'
+    assert f"treeline_needs_retraining{labels} 1.0" in metrics
+    while not any(message["kind"] == "quality" for message in receiver.messages):
+        assert time.monotonic() < end_s, receiver.messages
+        time.sleep(0.2)
 
 
 def follow_a_drift(watched: Application, traffic: Traffic) -> None:

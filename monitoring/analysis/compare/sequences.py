@@ -9,6 +9,7 @@ theorem, which is why ``MIN_UNITS`` are asked for and variances are shrunk (``mo
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,4 +78,40 @@ class Mixture:
         return math.exp(min(0.0, exponent))
 
 
+def rate_interval(rate: float, units: float, alpha: float) -> Interval:
+    """Return the interval of a rate that holds at every look, from the first unit on.
+
+    Ville's inequality for Bernoulli likelihoods mixed over a uniform prior (Robbins 1970); valid
+    for any values from 0 to 1, of which 0 and 1 vary most (Howard, Ramdas, McAuliffe and Sekhon
+    2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences"). ``units`` may be an
+    effective number.
+
+    >>> found = rate_interval(0.9, 1_000, 0.05)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.862, 0.931)
+    """
+    hits, misses = rate * units, (1.0 - rate) * units
+    mixed = math.lgamma(hits + 1) + math.lgamma(misses + 1) - math.lgamma(units + 2)
+
+    def excluded(value: float) -> bool:
+        if not 0.0 < value < 1.0:
+            return True
+        likely = hits * math.log(value) + misses * math.log1p(-value)
+        return mixed - likely >= -math.log(alpha)
+
+    return Interval(
+        low=_edge(rate, 0.0, excluded) if rate > 0.0 else 0.0,
+        high=_edge(rate, 1.0, excluded) if rate < 1.0 else 1.0,
+    )
+
+
+def _edge(inside: float, outside: float, excluded: Callable[[float], bool]) -> float:
+    """Halve the way between a value that is held and one that is excluded."""
+    for _ in range(HALVINGS):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if excluded(middle) else (middle, outside)
+    return outside
+
+
+HALVINGS: Final = 50
 EVERYTHING: Final = Interval(low=-math.inf, high=math.inf)

@@ -4,7 +4,9 @@ import msgspec
 import pytest
 
 from monitoring.agent.fleet import AgentCounts
-from monitoring.live.views import DriftView, LiveView, StreamView
+from monitoring.live.degrading import Standing, rate_of
+from monitoring.live.outcomes import moments_of
+from monitoring.live.views import DriftView, FeedbackView, LiveView, OutcomeWindow, StreamView
 from serve_app.agents import AgentsUnavailableError
 from serve_app.http.asgi import Request
 from serve_app.http.monitor import monitor_routes
@@ -123,6 +125,23 @@ async def test_drift_is_told_with_its_verdicts_and_once_for_agents_on_one_folder
     labels = b'{model="m",variant="champion",version="1"}'
     assert b"treeline_drift_alarm" + labels + b" 0.0" in response.body
     assert b"treeline_live_events_total" + labels + b" 2.0" in response.body
+
+
+async def test_feedback_is_told_by_version_with_what_became_of_it():
+    sums = moments_of(0, 1)
+    judged = Standing("accuracy", 0, rate_of("accuracy", sums), 0.9, degraded=True)
+    window = OutcomeWindow(60, "accuracy", sums)
+    part = FeedbackView("m", "1", "champion", [judged], [window])
+    live = [live_view(feedback=[part], fates={"m": {"used": 1, "waiting": 2}})]
+    _, response = await get("/monitor/api/feedback", query=b"step=day&model=m", live=live)
+    answer = msgspec.json.decode(response.body)
+    assert answer["feedback"] == {"m": {"used": 1, "waiting": 2}}
+    (stream,) = answer["streams"]
+    assert stream["needs_retraining"] is True
+    assert (stream["windows"][0]["value"], stream["windows"][0]["high"] < 1.0) == (0.0, True)
+    _, response = await get("/metrics", msgspec.msgpack.encode(AgentCounts()), live=live)
+    assert b'treeline_feedback_live_events_total{fate="used",model="m"} 1.0' in response.body
+    assert b"treeline_needs_retraining" in response.body
 
 
 async def test_where_nothing_is_counted_live_there_is_nothing_to_show():

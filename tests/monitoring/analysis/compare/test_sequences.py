@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.analysis.compare.sequences import Mixture
+from monitoring.analysis.compare.sequences import Mixture, rate_interval
 
 progress = st.floats(1e-3, 1e3)
 
@@ -53,3 +53,21 @@ def test_a_walk_without_drift_seldom_leaves() -> None:
     bound = np.array([mixture.quantile(t) for t in n / 1_000]) * np.sqrt(n)
     left = (np.abs(np.cumsum(steps, axis=1)) > bound).any(axis=1)
     assert left.mean() == 0.027  # at most 0.05 is promised, for ever
+
+
+@pytest.mark.parametrize("rate", [0.005, 0.1, 0.9])
+def test_a_rates_interval_holds_at_every_look_from_the_first_event_on(rate: float) -> None:
+    rng = np.random.default_rng(12)
+    missed = 0
+    for _ in range(300):
+        hits = np.cumsum(rng.random(1_000) < rate)
+        looks = [*range(1, 50), *range(50, 1_001, 50)]
+        missed += any(rate_interval(hits[n - 1] / n, n, 0.05).excludes(rate) for n in looks)
+    assert missed <= 15
+
+
+def test_a_rates_interval_narrows_to_the_rate() -> None:
+    for rate, within in ((0.0, 0.012), (1.0, 0.012), (0.5, 0.06)):
+        found = rate_interval(rate, 1_000, 0.05)
+        assert found.low <= rate <= found.high
+        assert found.high - found.low < 2 * within

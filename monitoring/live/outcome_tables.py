@@ -1,0 +1,192 @@
+"""The tables of feedback, beside the windows in the store.
+
+``answers`` are remembered requests in chunks, ``waiting`` is feedback that is not joined yet,
+``said`` the last word about each row, ``outcomes`` the sums of each window at each level, and
+``feedback`` what has become of all that came. Everything here happens in a transaction of the
+caller's.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Final
+
+import msgspec
+
+from monitoring.analysis.compare.moments import Moments
+from monitoring.live.answers import Chunk
+from monitoring.live.outcomes import SUMS, Metric, Word, with_sums
+from monitoring.live.window import StreamKey
+
+_STREAM: Final = "model TEXT, version TEXT, variant TEXT"
+TABLES: Final = f"""
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, {_STREAM}, requests INTEGER, data BLOB
+);
+CREATE TABLE IF NOT EXISTS waiting (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT, request INTEGER, row INTEGER, kind TEXT,
+    value TEXT, number REAL, when_us INTEGER, arrived_us INTEGER, counted_s REAL, try_at_s REAL
+);
+CREATE TABLE IF NOT EXISTS said (
+    model TEXT, request INTEGER, kind TEXT, row INTEGER, when_us INTEGER, arrived_us INTEGER,
+    value TEXT, number REAL, newest_answer INTEGER, PRIMARY KEY (model, request, kind, row)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+    {_STREAM}, level_s INTEGER, start_s INTEGER, metric TEXT,
+    {", ".join(f"{name} NUMERIC" for name in SUMS)},
+    PRIMARY KEY (model, version, variant, level_s, start_s, metric)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS feedback (
+    model TEXT, fate TEXT, events INTEGER, PRIMARY KEY (model, fate)
+) WITHOUT ROWID;
+"""
+_ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+_ADD_SUMS: Final = (
+    f"INSERT INTO outcomes VALUES ({', '.join('?' * (6 + len(SUMS)))}) "  # noqa: S608  own names
+    f"ON CONFLICT DO UPDATE SET {_ADDED}"
+)
+
+
+class Feedback(msgspec.Struct, frozen=True):
+    """One feedback as counted; ``row`` None is about the request's only row."""
+
+    request: int
+    row: int | None
+    kind: str
+    word: Word
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """One that waits for its answer, since ``counted_s``."""
+
+    id: int
+    model: str
+    counted_s: float
+    feedback: Feedback
+
+
+def keep_answers(db: sqlite3.Connection, key: StreamKey, chunk: Chunk) -> None:
+    place = (key.model, key.version, key.variant)
+    count = len(chunk.row_counts())
+    db.execute(
+        "INSERT INTO answers (model, version, variant, requests, data) VALUES (?, ?, ?, ?, ?)",
+        (*place, count, msgspec.msgpack.encode(chunk)),
+    )
+
+
+def answers_after(db: sqlite3.Connection, number: int) -> Iterator[tuple[int, StreamKey, Chunk]]:
+    rows = db.execute(
+        "SELECT id, model, version, variant, data FROM answers WHERE id > ? ORDER BY id", (number,)
+    )
+    for found, model, version, variant, data in rows:
+        chunk = msgspec.msgpack.decode(data, type=Chunk)
+        yield found, StreamKey(model, version, variant), chunk
+
+
+def keep_waiting(
+    db: sqlite3.Connection, model: str, feedback: list[Feedback], now_s: float, try_at_s: float
+) -> None:
+    db.executemany(
+        "INSERT INTO waiting (model, request, row, kind, value, number, when_us, arrived_us, "
+        "counted_s, try_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                *(model, f.request, f.row, f.kind, f.word.value, f.word.number),
+                *(f.word.when_us, f.word.arrived_us, now_s, try_at_s),
+            )
+            for f in feedback
+        ],
+    )
+
+
+def due(db: sqlite3.Connection, now_s: float, at_most: int) -> list[Waiting]:
+    rows = db.execute(
+        "SELECT id, model, counted_s, request, row, kind, when_us, arrived_us, value, number "
+        "FROM waiting WHERE try_at_s <= ? ORDER BY try_at_s, id LIMIT ?",
+        (now_s, at_most),
+    )
+    return [
+        Waiting(number, model, counted_s, Feedback(request, row, kind, Word(*word)))
+        for number, model, counted_s, request, row, kind, *word in rows.fetchall()
+    ]
+
+
+def add_sums(
+    db: sqlite3.Connection, key: StreamKey, place: tuple[int, int, Metric], sums: Moments
+) -> None:
+    """Add to a window's sums; ``place`` is its level, its start and the metric."""
+    db.execute(_ADD_SUMS, (key.model, key.version, key.variant, *place, *astuple(sums)))
+
+
+def sums_of(
+    db: sqlite3.Connection, key: StreamKey, level_s: int, start_s: float, end_s: float
+) -> list[tuple[int, Metric, Moments]]:
+    """Read a level's sums of the windows that begin in a span, in order of time.
+
+    Without a single click about the model nobody sends any, and there is no click rate.
+    """
+    clicked = db.execute("SELECT 1 FROM said WHERE model = ? AND kind = 'click'", (key.model,))
+    without = "" if clicked.fetchone() else "click"
+    rows = db.execute(
+        f"SELECT start_s, metric, {', '.join(SUMS)} FROM outcomes "  # noqa: S608  own names
+        "WHERE model = ? AND version = ? AND variant = ? AND level_s = ? "
+        "AND start_s >= ? AND start_s < ? AND metric != ? ORDER BY start_s, metric",
+        (key.model, key.version, key.variant, level_s, start_s, end_s, without),
+    )
+    return [(start, metric, with_sums(sums)) for start, metric, *sums in rows]
+
+
+def words_about(db: sqlite3.Connection, model: str, request: int, kind: str) -> dict[int, Word]:
+    rows = db.execute(
+        "SELECT row, when_us, arrived_us, value, number FROM said "
+        "WHERE model = ? AND request = ? AND kind = ?",
+        (model, request, kind),
+    )
+    return {row: Word(*word) for row, *word in rows}
+
+
+def keep_word(
+    db: sqlite3.Connection, model: str, said: Feedback, row: int, newest_answer: int
+) -> None:
+    word = said.word
+    db.execute(
+        "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(model, said.request, said.kind, row, word.when_us, word.arrived_us),
+            *(word.value, word.number, newest_answer),
+        ),
+    )
+
+
+def note(db: sqlite3.Connection, model: str, fate: str) -> None:
+    db.execute(
+        "INSERT INTO feedback VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET events = events + 1",
+        (model, fate),
+    )
+
+
+def fates(db: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    """Say by model what has become of its feedback so far; ``waiting`` is what has to be joined."""
+    found: dict[str, dict[str, int]] = {}
+    for model, fate, events in db.execute("SELECT model, fate, events FROM feedback"):
+        found.setdefault(model, {})[fate] = events
+    for model, events in db.execute("SELECT model, count(*) FROM waiting GROUP BY model"):
+        found.setdefault(model, {})["waiting"] = events
+    return found
+
+
+def forget_answers(db: sqlite3.Connection, kept: int) -> int:
+    """Delete the oldest answers beyond ``kept`` requests, and what was said about them.
+
+    Return the number of the last chunk that is gone, 0 where none is.
+    """
+    oldest = db.execute(
+        "SELECT id FROM (SELECT id, sum(requests) OVER (ORDER BY id DESC) AS newer FROM answers) "
+        "WHERE newer > ? ORDER BY id DESC LIMIT 1",
+        (kept,),
+    ).fetchone()
+    if oldest is None:
+        return 0
+    db.execute("DELETE FROM answers WHERE id <= ?", oldest)
+    db.execute("DELETE FROM said WHERE newest_answer <= ?", oldest)
+    return int(oldest[0])

@@ -1,0 +1,196 @@
+"""Feedback moves the figures of its answers once: late, repeated, corrected, unknown, crashed."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitoring.events import Stream
+from monitoring.live import joining as joining_module
+from monitoring.live import outcome_tables as tables
+from monitoring.live.joining import Joining
+from monitoring.live.store import HOUR_S, MINUTE_S
+from monitoring.live.window import StreamKey
+from tests.monitoring.agent.conftest import STREAM, T0_US, delivery, memory_folder, rows_of
+from tests.monitoring.live.feedbacks import SETTINGS, Said, fates, feedback, join, sums
+from tests.monitoring.live.worlds import DRIFT_WINDOW_S, KEY, UNKNOWN, World
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    made = World(tmp_path, expected=UNKNOWN)
+    yield made
+    made.die()
+
+
+def test_labels_and_clicks_count_in_the_windows_of_their_answers(world):
+    world.agent.take(
+        delivery(1, 4, events=lambda s: rows_of(s, ts_us=T0_US - 60_000_000 * (s % 2), rows=2))
+    )
+    words = [
+        Said(1, "good", row=0),
+        Said(1, "bad", row=1),
+        Said(2, "good", row=1),
+        Said(2, "1", kind="click", row=0),
+        Said(3, "0", kind="click", row=0),
+        Said(4, "7", kind="stars", row=0),
+    ]
+    world.agent.take(feedback(words))
+    join(world)
+    assert sums(world, "accuracy") == (2, 2, 3)
+    assert sums(world, "click") == (4, 1, 8)
+    minutes = tables.sums_of(world.store.connection, KEY, MINUTE_S, 0.0, 1e18)
+    assert [(m, int(s.x), int(s.n)) for _, m, s in minutes] == [
+        ("accuracy", 1, 2),
+        ("click", 0, 4),
+        ("accuracy", 1, 1),
+        ("click", 1, 4),
+    ]
+    assert fates(world) == {"used": 6, "late": 3}  # requests 1 and 3 are a minute old
+
+
+def test_every_feedback_has_one_fate(world):
+    world.agent.take(delivery(1, 3, events=lambda s: rows_of(s, rows=2 if s == 3 else 1)))
+    late_s = DRIFT_WINDOW_S + SETTINGS.late_s + 30
+    words = [
+        Said(1, "good", row=None),
+        Said(1, "good", after_s=2),  # duplicate
+        Said(1, "bad", after_s=3),  # corrected
+        Said(1, "good", after_s=2.5),  # corrected already, and out of order
+        Said(2, "bad", after_s=late_s),
+        Said(3, "good", row=None),  # of which row?
+        Said(3, "good", row=9),  # there is none
+        Said(99, "good"),  # nobody asked
+    ]
+    world.agent.take(feedback(words))
+    joining = join(world)
+    assert fates(world) == {
+        **{"used": 2, "duplicate": 1, "corrected": 2, "late": 1},
+        **{"ambiguous": 1, "unknown": 1, "waiting": 1},
+    }
+    assert sums(world, "accuracy") == (2, 0, 2)  # both were said to be bad in the end
+    world.agent.now_s += joining_module.UNKNOWN_AFTER_S
+    joining.join_due()
+    assert fates(world)["unknown"] == 2
+    assert "waiting" not in fates(world)
+
+
+def test_feedback_that_is_counted_before_its_answer_waits_for_it(world):
+    world.agent.take(feedback([Said(1)]))
+    joining = join(world)
+    assert fates(world) == {"waiting": 1}
+    world.agent.take(delivery(1, 1))
+    world.count()
+    world.agent.now_s += joining_module.RETRY_S
+    joining.join_due()
+    assert fates(world) == {"used": 1}
+    assert sums(world, "accuracy") == (1, 1, 1)
+
+
+def test_a_shadow_shares_labels_and_has_no_clicks(world):
+    shadow = Stream(
+        **{f: getattr(STREAM, f) for f in STREAM.__struct_fields__}
+        | {"variant": "shadow", "version": "2.0.0"}
+    )
+    world.agent.take(delivery(1, 2))
+    world.agent.take(delivery(1, 2, producer="s", stream=shadow))
+    world.agent.take(feedback([Said(1), Said(2, "bad"), Said(1, "1", kind="click")]))
+    join(world)
+    key = StreamKey("credit", "2.0.0", "shadow")
+    assert sums(world, "accuracy", key) == sums(world, "accuracy") == (2, 1, 2)
+    assert (sums(world, "click"), sums(world, "click", key)) == ((2, 1, 2), (0, 0, 0))
+
+
+def test_answers_beyond_the_bound_are_forgotten_with_what_was_said(world):
+    bounded = type(SETTINGS)(drift_window_s=DRIFT_WINDOW_S, late_s=10.0, feedback_requests=5)
+    for start in (1, 6, 11):
+        world.agent.take(delivery(start, start + 4))
+        world.count()
+    world.agent.take(feedback([Said(1), Said(11)]))
+    world.count()
+    world.agent.now_s += 10.0
+    joining = Joining(world.store, bounded, world.agent.clock)
+    joining.join_due()
+    assert fates(world) == {"used": 1, "waiting": 1}
+    world.agent.take(delivery(16, 20))
+    world.agent.take(feedback([Said(11)], first=3))
+    world.count()
+    world.agent.now_s += joining_module.FORGET_EVERY_S
+    joining.join_due()
+    assert fates(world)["used"] == 1  # an answer that is forgotten is not counted a second time
+    assert world.store.connection.execute("SELECT count(*) FROM said").fetchone() == (0,)
+
+
+class Died(Exception):
+    """The process ends here."""
+
+
+WORDS = st.builds(
+    Said,
+    request=st.integers(1, 6),
+    value=st.sampled_from(["good", "bad"]),
+    row=st.integers(0, 1),
+    after_s=st.integers(1, 9).map(float),
+    dated_s=st.none() | st.integers(1, 9).map(float),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(words=st.lists(WORDS, min_size=1, max_size=12), seed=st.integers(0, 99), data=st.data())
+def test_in_any_order_and_whoever_dies_when_the_last_word_counts_once(words, seed, data):
+    """A word is the same wherever it comes in; deaths fall at any write of the joining."""
+    answers = {s: rows_of(s, rows=2, ts_us=T0_US + s * 40_000_000) for s in range(1, 7)}
+    found = []
+    for turn in range(2):
+        said = list(words)
+        if turn:
+            random.Random(seed).shuffle(said)
+        with memory_folder() as name:
+            world = World(Path(name), expected=UNKNOWN)
+            world.agent.take(delivery(1, 6, events=answers.__getitem__))
+            middle = len(said) // 2
+            for first, part in ((1, said[:middle]), (middle + 1, said[middle:])):
+                if not part:
+                    continue
+                world.agent.take(feedback(part, first))
+                world.count()
+                world.agent.now_s += 10.0
+                if turn:
+                    die_at(world, data.draw(st.integers(0, 20)))
+                Joining(world.store, SETTINGS, world.agent.clock).join_due()
+            levels = [sums(world, "accuracy", level_s=s) for s in (MINUTE_S, HOUR_S)]
+            fate = fates(world)
+            assert sum(fate[f] for f in fate if f != "late") == len(words)
+            found.append((*levels, fate["used"]))
+            world.die()
+    assert found[0] == found[1]
+    last = {}
+    for word in sorted(words, key=lambda w: (w.dated_s or w.after_s, w.after_s, w.value)):
+        last[word.request, word.row] = word.value
+    right = sum(value == "good" for value in last.values())
+    assert found[0][0][1:] == (right, len(last))
+
+
+def die_at(world: World, write: int) -> None:
+    """Let a judge die at its n-th write, in the middle of a transaction, as a process would."""
+    writes = 0
+
+    def trace(statement: str) -> None:
+        nonlocal writes
+        writes += statement.startswith(("INSERT", "UPDATE", "DELETE"))
+
+    def progress() -> int:
+        return int(writes > write)  # SQLite gives the statement up: a crash, for the file
+
+    connection = world.store.connection
+    connection.set_trace_callback(trace)
+    connection.set_progress_handler(progress, 1)
+    try:
+        Joining(world.store, SETTINGS, world.agent.clock).join_due()
+    except Exception:
+        pass
+    finally:
+        connection.set_trace_callback(None)
+        connection.set_progress_handler(None, 0)
