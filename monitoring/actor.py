@@ -29,17 +29,20 @@ class MonitoringAgentActor:
     def __init__(self, options: dict[str, Any]) -> None:
         log_as_json()
         settings = agent_settings(options)
-        self._live: LiveClient | None = None
+        followers: list[LiveClient] = []
 
         def follow(spool: Spool) -> LiveClient:
-            self._live = LiveClient(settings, spool)
-            return self._live
+            followers.append(LiveClient(settings, spool))
+            return followers[-1]
 
         self._service = MonitoringService(
             settings,
             node=ray.get_runtime_context().get_node_id(),
             follow=follow if settings.live else None,
         )
+        self._live = followers[0] if followers else None
+        if self._live is not None:
+            self._live.watch(lambda: self._service.health().causes)
 
     async def ingest(self, payload: bytes) -> Ack:
         """Raises ``MonitoringError``s, which Ray hands on as causes of its own."""

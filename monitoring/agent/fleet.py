@@ -69,6 +69,7 @@ class AgentCounts(msgspec.Struct):
     sinks_failing: int = 0
     sink_last_success_s: float = 0.0  # 0 before the first; of several shards the earliest
     waiting_nodes: int = 0
+    unfinished_segments: int = 0  # stored, and not wholly counted live
 
 
 class FleetMemory(msgspec.Struct):

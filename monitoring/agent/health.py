@@ -4,9 +4,10 @@ Numbers stand in fields, what asks for a person in ``warnings``, one sentence ea
 only when the agent itself does not work; warnings alone mean that it copes.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,7 +16,10 @@ from monitoring.agent.nodes import NodeHealth
 from monitoring.agent.spool import SpoolState
 from monitoring.events import ReplicaReport
 
+Kind = Literal["agent", "spool", "storage", "dead_letters", "nodes", "drops", "replicas"]
+
 NEARLY_FULL: Final = 0.9
+PATIENCE_S: Final = 60.0
 
 
 class SinkHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +49,16 @@ class ReplicaWarnings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One shard: the agent, its spool and sink, the replicas that report to it, silent nodes."""
+    """One shard: the agent, its spool and sink, the replicas that report to it, silent nodes.
+
+    ``causes`` are what alerts open for: the first warning of each kind. Storage that fails does
+    after ``PATIENCE_S``, since every upload is tried again.
+    """
 
     shard: str
     ok: bool
     warnings: tuple[str, ...]
+    causes: dict[Kind, str]
     sink: SinkHealth
     spool: SpoolHealth
     dead_letters: tuple[str, ...]
@@ -93,10 +102,16 @@ def judge(seen: Observed) -> AgentHealth:
         for seen_s, report in seen.reports
         if report.warnings and is_alive(seen_s, seen.now_s)
     )
+    found = list(_warnings(seen, replicas))
+    causes = dict(reversed(found))
+    failing_since_s = seen.sink.failing_since_s
+    if failing_since_s is not None and seen.now_s - failing_since_s < PATIENCE_S:
+        del causes["storage"]
     return AgentHealth(
         shard=seen.shard,
         ok=not seen.dead_threads,
-        warnings=tuple(_warnings(seen, replicas)),
+        warnings=tuple(text for _, text in found),
+        causes=causes,
         sink=seen.sink,
         spool=seen.spool,
         dead_letters=seen.dead_letters,
@@ -105,30 +120,48 @@ def judge(seen: Observed) -> AgentHealth:
     )
 
 
-def _warnings(seen: Observed, replicas: Iterable[ReplicaWarnings]) -> Iterable[str]:
+def _warnings(seen: Observed, replicas: Iterable[ReplicaWarnings]) -> Iterable[tuple[Kind, str]]:
     for name in seen.dead_threads:
-        yield f"agent {seen.shard}: its thread {name} has ended; restart the agent"
-    yield from (f"agent {seen.shard}: {trouble}" for trouble in seen.troubles)
+        yield "agent", f"agent {seen.shard}: its thread {name} has ended; restart the agent"
+    for trouble in seen.troubles:
+        yield "agent", f"agent {seen.shard}: {trouble}"
     spool, sink = seen.spool, seen.sink
     if spool.bytes >= spool.max_bytes:
         yield (
+            "spool",
             f"agent {seen.shard}: the spool is full ({spool.bytes} of {spool.max_bytes} bytes);"
-            " events wait in the replicas' journals"
+            " events wait in the replicas' journals",
         )
     elif spool.bytes > NEARLY_FULL * spool.max_bytes:
-        yield f"agent {seen.shard}: {spool.bytes} of {spool.max_bytes} bytes of the spool are used"
+        yield (
+            "spool",
+            f"agent {seen.shard}: {spool.bytes} of {spool.max_bytes} bytes of the spool are used",
+        )
     if sink.failing_since_s is not None:
         away_s = max(0.0, seen.now_s - sink.failing_since_s)
-        yield f"agent {seen.shard}: storage fails for {away_s:.0f} s: {sink.last_error}"
+        yield "storage", f"agent {seen.shard}: storage fails for {away_s:.0f} s: {sink.last_error}"
     if seen.dead_letters:
         yield (
+            "dead_letters",
             f"agent {seen.shard}: {len(seen.dead_letters)} files lie in the dead letters, the last"
-            f" {seen.dead_letters[-1]}"
+            f" {seen.dead_letters[-1]}",
         )
     for node in seen.nodes:
-        yield from _about(node)
+        yield from (("nodes", text) for text in _about(node))
+    yield from (("drops", text) for text in _drops(seen))
     for replica in replicas:
-        yield from replica.warnings
+        yield from (("replicas", text) for text in replica.warnings)
+
+
+def _drops(seen: Observed) -> Iterable[str]:
+    """Name the living replicas that have lost events for good."""
+    for seen_s, report in seen.reports:
+        dropped = Counter[str]()
+        for capture in report.captures:
+            dropped.update(capture.dropped)
+        if dropped.total() and is_alive(seen_s, seen.now_s):
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
+            yield f"replica {report.replica}: {dropped.total()} events were dropped ({reasons})"
 
 
 def _about(node: NodeHealth) -> Iterable[str]:

@@ -143,6 +143,11 @@ def _storage(counts: AgentCounts) -> Iterator[Metric]:
     yield _counter(
         "treeline_sink_dead_letters", "Spool files set aside as unreadable.", counts.dead_letters
     )
+    yield _counter(
+        "treeline_live_unfinished_segments",
+        "Spool files that were stored and deleted before they were wholly counted live.",
+        counts.unfinished_segments,
+    )
     yield _gauge(
         "treeline_sink_lag_seconds", "Age of the oldest event not yet stored.", counts.sink_lag_s
     )

@@ -184,6 +184,7 @@ class MonitoringService:
             sink_bytes=stored.bytes,
             sink_failures=stored.failures,
             dead_letters=stored.dead_letters,
+            unfinished_segments=stored.unfinished_segments,
         )
 
     async def metrics(self) -> bytes:

@@ -48,6 +48,7 @@ class StoredCounts:
     bytes: int = 0
     failures: int = 0
     dead_letters: int = 0
+    unfinished_segments: int = 0  # deleted although not wholly counted live
 
 
 class Uploader:
@@ -127,6 +128,7 @@ class Uploader:
             try:
                 self._follower.finish(segment)
             except Exception:
+                self.counts.unfinished_segments += 1
                 log.exception("segment %s is not wholly in the live windows", segment.name)
         self._spool.settle(segment, coverage, self._clock())
 

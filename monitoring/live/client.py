@@ -2,7 +2,7 @@
 
 Counting, fitting baselines and judging take CPU in bursts. In the agent's own process they would
 hold up deliveries whenever they hold the interpreter; so they run beside it, at a lower priority.
-The process is started again when it dies, and ends when the agent does.
+The process is started again when it dies or does not answer, and ends when the agent does.
 """
 
 import asyncio
@@ -12,17 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
+from monitoring.agent.health import Kind
 from monitoring.agent.segment import SealedSegment
 from monitoring.agent.settings import AgentSettings
 from monitoring.agent.spool import Spool
-from monitoring.live.errors import LiveUnavailable
-from monitoring.live.wire import Answer, Call, Question, Segments, read_frame, write_frame
+from monitoring.live.errors import LiveUnavailable, TimedOut
+from monitoring.live.link import Link
+from monitoring.live.wire import Question, Segments
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ COUNT_TIMEOUT_S: Final = 120.0  # a bundle may have to be read and its baseline 
 FINISH_TIMEOUT_S: Final = 30.0
 SHOW_TIMEOUT_S: Final = 4.0  # below the time-out of a call to an agent
 LONGEST_WAIT_S: Final = 30.0
+# A count costs some milliseconds however few rows there are: of few, more are gathered first.
+FEW_ROWS: Final = 5_000
+FEW_ROWS_WAIT: Final = 3  # intervals, and a quarter of the time that a window waits for its rows
 
 
 def start_process() -> "subprocess.Popen[bytes]":
@@ -43,38 +47,53 @@ def start_process() -> "subprocess.Popen[bytes]":
 
 
 class LiveClient:
-    """A follower of one spool. ``start`` and ``stop`` belong to the agent's own."""
+    """A follower of one spool. ``start`` and ``stop`` belong to the agent's own.
+
+    ``count_timeout_s`` is after how long without an answer the process is killed,
+    ``finish_timeout_s`` how long uploads wait for it altogether from its last answer on.
+    """
 
     def __init__(
         self,
         settings: AgentSettings,
         spool: Spool,
         start_process: "Callable[[], subprocess.Popen[bytes]]" = start_process,
+        *,
+        count_timeout_s: float = COUNT_TIMEOUT_S,
+        finish_timeout_s: float = FINISH_TIMEOUT_S,
     ) -> None:
         assert settings.live is not None
-        self.unfinished_segments = 0  # deleted although not wholly counted
         self._settings = settings
         self._interval_s = settings.live.interval_s
+        few_s = min(FEW_ROWS_WAIT * self._interval_s, settings.live.late_s / 4)
+        self._few_rows_s = max(self._interval_s, few_s)
         self._spool = spool
         self._start_process = start_process
-        self._process: subprocess.Popen[bytes] | None = None
-        self._number = 0
-        self._open: dict[int, Future[bytes]] = {}
-        self._mutex = threading.Lock()
+        self._count_timeout_s = count_timeout_s
+        self._finish_timeout_s = finish_timeout_s
+        self._link: Link | None = None
+        self._health: Callable[[], Mapping[Kind, str]] = dict
+        self._answered_s = time.monotonic()
         self._up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="treeline-live", daemon=True)
         self._thread.start()
 
+    def watch(self, health: Callable[[], Mapping[Kind, str]]) -> None:
+        """Have alerts opened for what ``health`` says, by kind."""
+        self._health = health
+
     def finish(self, segment: SealedSegment) -> None:
-        """Have a segment counted to its end. Raises ``LiveUnavailable``."""
-        try:
-            self._up.wait(FINISH_TIMEOUT_S)
-            places = Segments([(str(segment.path), segment.bytes)])
-            self._call("finish", msgspec.msgpack.encode(places), FINISH_TIMEOUT_S)
-        except LiveUnavailable:
-            self.unfinished_segments += 1
-            raise
+        """Have a segment counted to its end. Raises ``LiveUnavailable``.
+
+        Uploads wait for a process that does not answer once, and not with every segment again.
+        """
+        until_s = self._answered_s + self._finish_timeout_s
+        self._up.wait(max(0.0, until_s - time.monotonic()))
+        places = Segments([(str(segment.path), segment.bytes)])
+        patience_s = max(0.0, until_s - time.monotonic())
+        self._call("finish", msgspec.msgpack.encode(places), patience_s)
+        self._answered_s = time.monotonic()
 
     async def show(self, question: Question) -> bytes:
         """Return a view as MessagePack. Raises ``LiveUnavailable``."""
@@ -83,6 +102,7 @@ class LiveClient:
 
     def stop(self) -> None:
         self._stop.set()
+        self._kill()  # a count that is under way would hold the thread up
         self._thread.join()
         self._kill()
 
@@ -90,82 +110,43 @@ class LiveClient:
         wait_s = self._interval_s
         while not self._stop.is_set():
             try:
-                self._count()
-                wait_s = self._interval_s
+                few = self._count() < FEW_ROWS
+                wait_s = self._few_rows_s if few else self._interval_s
             except Exception as error:  # noqa: BLE001  the thread must live
                 log.warning("live figures stand still: %r", error)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                if isinstance(error, TimedOut):
+                    self._kill()
             self._stop.wait(wait_s)
 
-    def _count(self) -> None:
-        if self._process is None or self._process.poll() is not None:
+    def _count(self) -> int:
+        """Have everything counted that is in the spool now; return how many rows were new."""
+        if self._link is None or not self._link.alive:
             self._start()
         contents = self._spool.contents()
-        places = Segments([(str(path), size) for path, size in contents.segments])
-        self._call("count", msgspec.msgpack.encode(places), COUNT_TIMEOUT_S)
+        body = Segments(
+            [(str(path), size) for path, size in contents.segments], dict(self._health())
+        )
+        answer = self._call("count", msgspec.msgpack.encode(body), self._count_timeout_s)
+        self._answered_s = time.monotonic()
         self._spool.release_aside(contents.aside_mark)
+        return msgspec.msgpack.decode(answer, type=int)
 
     def _start(self) -> None:
         self._kill()
-        process = self._start_process()
-        assert process.stdin
-        write_frame(process.stdin, msgspec.msgpack.encode(self._settings))
-        with self._mutex:
-            self._process, self._open = process, {}
-        listener = threading.Thread(target=_listen, args=(process, self._open), daemon=True)
-        listener.start()
+        link = Link(self._start_process())
+        link.tell(msgspec.msgpack.encode(self._settings))
+        self._link = link
         self._up.set()
 
     def _call(self, method: str, body: bytes, timeout_s: float) -> bytes:
-        future: Future[bytes] = Future()
-        with self._mutex:
-            process = self._process
-            if process is None or process.stdin is None or process.poll() is not None:
-                raise LiveUnavailable("the process that counts is being started")
-            self._number += 1
-            number, waiting = self._number, self._open
-            waiting[number] = future
-            try:
-                write_frame(process.stdin, Call(number, method, body))
-            except OSError as error:
-                waiting.pop(number, None)
-                raise LiveUnavailable(f"the process that counts is gone: {error}") from error
-        started_s = time.monotonic()
-        try:
-            return future.result(timeout_s)
-        except TimeoutError as error:
-            waited_s = time.monotonic() - started_s
-            raise LiveUnavailable(f"`{method}` not answered within {waited_s:.0f} s") from error
-        finally:
-            waiting.pop(number, None)
+        link = self._link
+        if link is None:
+            raise LiveUnavailable("the process that counts is being started")
+        return link.call(method, body, timeout_s)
 
     def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
-
-
-def _listen(process: "subprocess.Popen[bytes]", waiting: "dict[int, Future[bytes]]") -> None:
-    """Hand the answers of one process out, and tell all who still wait when it has died."""
-    assert process.stdout
-    while (answer := read_frame(process.stdout, Answer)) is not None:
-        future = waiting.pop(answer.number, None)
-        if future is not None:
-            _settle(future, answer.body, answer.error)
-    reason = f"the process that counts ended with code {process.wait()}"
-    for number in list(waiting):
-        future = waiting.pop(number, None)
-        if future is not None:
-            _settle(future, b"", reason)
-
-
-def _settle(future: "Future[bytes]", body: bytes, error: str | None) -> None:
-    if error is None:
-        future.set_result(body)
-    else:
-        future.set_exception(LiveUnavailable(error))
+        link, self._link = self._link, None
+        if link is not None:
+            self._up.clear()
+            link.kill()

@@ -73,11 +73,12 @@ class Counting:
     ) -> None:
         """``remember`` keeps the answers that feedback will be about."""
         self._remember = remember
-        self._store = store
+        self.store = store
         self._expectations = expectations
         self._clock = clock
         self._streams: dict[str, Stream] = {}
         self._complaints: dict[StreamKey, str] = {}
+        self._unreadable: set[str] = set()
 
     def count(self, segments: list[tuple[Path, int]]) -> int:
         """Count what segments hold up to the given bytes and is not counted yet; return the rows.
@@ -88,10 +89,12 @@ class Counting:
         rows = 0
         gathered = _Gathered()
         for path, end in segments:
-            begun = self._store.counted(path.stem)
-            view = _view(path, end) if begun < end else memoryview(b"")
-            if view:
-                self._streams[path.stem] = stream = self._streams.get(path.stem) or stream_of(view)
+            begun = self.store.counted(path.stem)
+            unread = begun < end and path.stem not in self._unreadable
+            view = _view(path, end) if unread else memoryview(b"")
+            stream = self._stream_of(path, view) if view else None
+            if stream is None:
+                continue
             for frame in scan(view, begun):
                 if frame.kind is Kind.ROWS:
                     self._take(stream, path, frame, gathered)
@@ -103,10 +106,21 @@ class Counting:
         rows += self._commit(gathered)
         present = {path.stem for path, _ in segments}
         self._streams = {name: s for name, s in self._streams.items() if name in present}
+        self._unreadable &= present
         return rows
 
+    def _stream_of(self, path: Path, view: memoryview) -> Stream | None:
+        """Find whose rows a segment holds; None where that is lost, and the others count on."""
+        if path.stem not in self._streams:
+            try:
+                self._streams[path.stem] = stream_of(view)
+            except FrameCorrupt as error:
+                log.error("segment %s is not counted live: %s", path.stem, error)
+                self._unreadable.add(path.stem)
+        return self._streams.get(path.stem)
+
     def forget(self, segments: list[tuple[Path, int]]) -> None:
-        self._store.forget(self._clock(), {path.stem for path, _ in segments})
+        self.store.forget(self._clock(), {path.stem for path, _ in segments})
 
     def complaint(self, key: StreamKey) -> str | None:
         """Say why a stream's rows could not be summarised, of late."""
@@ -158,7 +172,7 @@ class Counting:
             batches = gathered.batches.get(stream)
             if batches:
                 self._count(stream, batches, delta)
-        self._store.add(deltas, list(gathered.progress.values()), layouts, self._clock())
+        self.store.add(deltas, list(gathered.progress.values()), layouts, self._clock())
         return gathered.rows
 
     def _count(self, stream: Stream, batches: list[pa.RecordBatch], delta: Delta) -> None:
@@ -169,8 +183,8 @@ class Counting:
         if self._remember:
             answered = rows.filter(pc.equal(rows.column("status"), OK_STATUS))
             if answered.num_rows:
-                delta.answers.append(chunk_of(answered, stream, self._store.finest_s))
-        for start_s, part in split_by_time(rows, self._store.finest_s):
+                delta.answers.append(chunk_of(answered, stream, self.store.finest_s))
+        for start_s, part in split_by_time(rows, self.store.finest_s):
             window = delta.windows.setdefault(start_s, LiveWindow())
             complaint = window.update(part, stream, expected)
             if complaint is not None and self._complaints.get(key) != complaint:

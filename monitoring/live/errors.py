@@ -3,7 +3,8 @@
 MonitoringError
 └── LiveError
     ├── CountedElsewhere  another process has counted a segment further meanwhile
-    ├── LiveUnavailable   the process that counts is not there, or did not answer in time
+    ├── LiveUnavailable   the process that counts is not there
+    │   └── TimedOut      it is there, and did not answer in time
     └── WebhookFailed     an alert could not be handed to its webhook
 """
 
@@ -20,6 +21,10 @@ class CountedElsewhere(LiveError):
 
 class LiveUnavailable(LiveError):
     """The process that counts is not there, or did not answer in time; ask again."""
+
+
+class TimedOut(LiveUnavailable):
+    """The process that counts did not answer in time: it may hang."""
 
 
 class WebhookFailed(LiveError):

@@ -15,6 +15,7 @@ from monitoring.analysis.drift.budget import AlarmBudget
 from monitoring.analysis.drift.judge import judge
 from monitoring.analysis.drift.report import report_json
 from monitoring.live.alerts import Alert, Cause
+from monitoring.live.capture_health import unhealthy
 from monitoring.live.checking import broken_rules, check_window
 from monitoring.live.drifting import after_window
 from monitoring.live.errors import CountedElsewhere
@@ -46,8 +47,8 @@ class Judging:
         self._clock = clock
 
     def causes(self, known: Mapping[str, Alert]) -> dict[str, Cause]:
-        """Name all that is wrong now: drift, rules that the last window breaks, lost quality."""
-        found = self._drifts()
+        """Name all that is wrong now: drift, broken rules, lost quality, capture."""
+        found = self._drifts() | unhealthy(self._store, self._clock())
         for key in self._store.streams():
             expected = self._expectations.of(key.model, key.version)
             view = check_window(

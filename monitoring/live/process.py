@@ -20,6 +20,7 @@ from monitoring.agent.logs import log_as_json
 from monitoring.agent.settings import AgentSettings, LiveSettings
 from monitoring.live.alerting import Alerting
 from monitoring.live.alerts import Alert
+from monitoring.live.capture_health import note_health
 from monitoring.live.checking import check_window
 from monitoring.live.counting import Counting
 from monitoring.live.expectations import Expectations, read_expectation
@@ -48,6 +49,7 @@ class Live:
     def __init__(self, settings: AgentSettings, clock: Callable[[], float] = time.time) -> None:
         live = settings.live or LiveSettings()
         self._settings = live
+        self._shard = settings.shard
         self._path = store_path(settings.state_dir)
         self._clock = clock
         masked = frozenset(live.changed_by_masking)
@@ -73,18 +75,21 @@ class Live:
         return self._counting
 
     def count(self, body: bytes) -> bytes:
-        """Count everything that the spool held when it was asked."""
-        segments, now_s = _segments(body), self._clock()
-        self._ready().count(segments)
+        """Count everything that the spool held when it was asked; return how many rows."""
+        asked, now_s = msgspec.msgpack.decode(body, type=Segments), self._clock()
+        segments = _segments(asked)
+        counting = self._ready()
+        note_health(counting.store, self._shard, asked.health, now_s)
+        rows = counting.count(segments)
         self._counted_at_s = now_s
         if now_s >= self._forget_at_s:
             self._forget_at_s = now_s + FORGET_EVERY_S
-            self._ready().forget(segments)
-        return b""
+            counting.forget(segments)
+        return msgspec.msgpack.encode(rows)
 
     def finish(self, body: bytes) -> bytes:
         """Count one segment to its end, whatever else there is."""
-        self._ready().count(_segments(body))
+        self._ready().count(_segments(msgspec.msgpack.decode(body, type=Segments)))
         return b""
 
     def show(self, body: bytes) -> bytes:
@@ -134,14 +139,15 @@ class Live:
     def judge_for_ever(self) -> None:
         """Judge closed windows and tell of alerts, once no other process of this folder does."""
         folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        while try_to_be_judge(folder) is None:
-            time.sleep(JUDGE_EVERY_S)
+        lock: int | None = None
         judge: Callable[[], None] | None = None
         while True:
             try:
-                judge = judge or self._judge()
-                judge()
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lock = try_to_be_judge(folder) if lock is None else lock
+                if lock is not None:
+                    judge = judge or self._judge()
+                    judge()
             except Exception:  # the thread must live; the windows are judged next time
                 log.exception("judging failed")
             time.sleep(JUDGE_EVERY_S)
@@ -164,9 +170,8 @@ class Live:
         return None if url is None else lambda alert: post(url, alert)
 
 
-def _segments(body: bytes) -> list[tuple[Path, int]]:
-    places = msgspec.msgpack.decode(body, type=Segments).places
-    return [(Path(path), size) for path, size in places]
+def _segments(asked: Segments) -> list[tuple[Path, int]]:
+    return [(Path(path), size) for path, size in asked.places]
 
 
 def serve(live: Live, calls: IO[bytes], answers: IO[bytes]) -> None:

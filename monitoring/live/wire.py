@@ -8,6 +8,8 @@ from typing import IO, TypeVar
 
 import msgspec
 
+from monitoring.agent.health import Kind
+
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
     number: int
@@ -24,9 +26,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Segments(msgspec.Struct, frozen=True, array_like=True):
-    """Paths of spool segments with the byte up to which they hold whole frames."""
+    """Paths of spool segments with the byte up to which they hold whole frames.
+
+    ``health`` is what an agent says of its capture, by kind; nothing where all is well.
+    """
 
     places: list[tuple[str, int]]
+    health: dict[Kind, str] = {}
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -78,3 +78,21 @@ def test_living_replicas_are_heard_and_dead_ones_are_not():
     health = seen(reports=((99.0, said), (99.0, quiet), (50.0, said)))
     assert health.warnings == ("journal: full",)
     assert [(r.replica, r.node) for r in health.replicas] == [("r1", "n")]
+
+
+def test_alerts_open_for_one_cause_of_each_kind_and_for_storage_only_if_it_stays_away():
+    away = SinkHealth(last_success_s=1.0, failing_since_s=41.0, last_error="refused")
+    full = msgspec.structs.replace(ROOMY, bytes=100)
+    health = seen(troubles=("a fails", "b fails"), sink=away, spool=full)
+    assert list(health.causes) == ["spool", "agent"]
+    assert health.causes["agent"] == "agent 0: a fails"
+    later = seen(now_s=101.0, sink=away)
+    assert list(later.causes) == ["storage"]
+
+
+def test_lost_events_are_told_with_their_reasons_while_their_replica_lives():
+    capture = msgspec.structs.replace(report("r").captures[0], dropped={"journal_full": 2})
+    lossy = msgspec.structs.replace(report("r"), captures=(capture, capture))
+    told = "replica r: 4 events were dropped (journal_full 4)"
+    assert seen(reports=((99.0, lossy),)).causes == {"drops": told}
+    assert seen(reports=((1.0, lossy),)).causes == {}

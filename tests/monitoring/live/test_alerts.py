@@ -7,9 +7,12 @@ import pytest
 from monitoring.agent.settings import LiveSettings
 from monitoring.live.alerting import FIRST_WAIT_S, Alerting
 from monitoring.live.alerts import Cause
+from monitoring.live.capture_health import note_health, unhealthy
 from monitoring.live.errors import WebhookFailed
 from monitoring.live.store import Store
+from monitoring.live.verdicts import Verdicts
 from monitoring.live.webhook import post
+from monitoring.live.window import StreamKey
 from tests.monitoring.live.receiver import Receiver
 
 DRIFT = {"drift:m/1/champion": Cause("drift", "age moved", 5.0, "/monitor/api/drift")}
@@ -108,3 +111,32 @@ def test_an_unreachable_or_impossible_url_fails_without_showing_it(url):
 
 def test_settings_do_not_show_where_alerts_go():
     assert "s3cr3t" not in repr(LiveSettings(webhook_url="http://x/s3cr3t"))
+
+
+def test_what_an_agent_says_of_its_capture_opens_an_alert_as_long_as_it_is_said(world):
+    note_health(world.store, "0", {"storage": "storage fails for 60 s"}, world.now_s)
+    note_health(world.store, "1", {}, world.now_s)
+    (cause,) = unhealthy(world.store, world.now_s).values()
+    assert (cause.kind, cause.link) == ("capture", "/monitor/api/health")
+    world.alerting.update(unhealthy(world.store, world.now_s))
+    note_health(world.store, "0", {"storage": "storage fails for 90 s"}, world.now_s + 30)
+    world.alerting.update(unhealthy(world.store, world.now_s + 30))
+    note_health(world.store, "0", {}, world.now_s + 60)
+    world.alerting.update(unhealthy(world.store, world.now_s + 60))
+    world.alerting.deliver()
+    name = "capture:0/storage"
+    assert world.sent == [(name, 1, "open"), (name, 1, "resolved")]
+    note_health(world.store, "1", {"spool": "full"}, world.now_s)
+    assert unhealthy(world.store, world.now_s + 61) == {}  # that agent is gone
+
+
+def test_showing_waits_for_no_writer(world):
+    """A scrape reads; a transaction that counts may take its time."""
+    other = Store(world.folder / "live.sqlite", 3600)
+    Verdicts(other)
+    Alerting(other)
+    other.connection.execute("PRAGMA busy_timeout = 0")
+    with world.store.transaction():
+        assert Alerting(other).known() == {}
+        assert Verdicts(other).reports(StreamKey("m", "1", "champion"), 0.0, 1e18) == []
+    other.close()

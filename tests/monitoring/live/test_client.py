@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from monitoring.agent.settings import LiveSettings, SinkSettings
-from monitoring.live.client import LiveClient
-from monitoring.live.errors import LiveUnavailable
+from monitoring.live.client import LiveClient, start_process
+from monitoring.live.errors import LiveUnavailable, TimedOut
 from monitoring.live.figures import WindowFigures
 from monitoring.live.views import LiveView, StreamView, WindowView, merged, windows_json
 from monitoring.live.wire import Question
@@ -37,11 +38,12 @@ def agent(tmp_path: Path):
     made.die()
 
 
-def client_of(agent: Agent) -> LiveClient:
+def client_of(agent: Agent, start=start_process, **timeouts: float) -> LiveClient:
     live = LiveSettings(
         models=SinkSettings(url=str(agent.folder / "models")), interval_s=0.1, drift_window_s=60
     )
-    return LiveClient(msgspec.structs.replace(agent.settings, live=live), agent.spool)
+    settings = msgspec.structs.replace(agent.settings, live=live)
+    return LiveClient(settings, agent.spool, start, **timeouts)
 
 
 def view_when(client: LiveClient, good) -> LiveView:
@@ -73,12 +75,12 @@ def test_the_process_counts_dies_comes_back_and_counts_on(agent: Agent) -> None:
     view = view_when(client, lambda view: sum(s.events for s in view.streams) == 40)
     assert [(w.figures.events, w.compared_rows) for w in view.windows] == [(40, 40)]
     assert view.streams[0].baseline is None
-    os.kill(client._process.pid, signal.SIGKILL)
+    os.kill(client._link.pid, signal.SIGKILL)
     agent.take(delivery(41, 60, events=fresh))
     view_when(client, lambda view: sum(s.events for s in view.streams) == 60)
-    process = client._process
+    link = client._link
     client.stop()
-    assert process.poll() is not None
+    assert not link.alive
     with pytest.raises(LiveUnavailable):
         asyncio.run(client.show(Question(what="windows")))
 
@@ -95,3 +97,57 @@ def test_agents_on_one_folder_are_not_added_up_and_on_two_are() -> None:
     assert (both.streams[0].events, both.windows[0].figures.rows) == (4, 6)
     shown = windows_json(both)["windows"][0]
     assert (shown["compared_rows"], shown["figures"]["events"]) == (6, 4)
+
+
+class Silent:
+    """Starts processes that read nothing and answer nothing, then real ones."""
+
+    def __init__(self, hanging: int) -> None:
+        self.hanging = hanging
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self) -> "subprocess.Popen[bytes]":
+        if len(self.started) >= self.hanging:
+            self.started.append(start_process())
+        else:
+            self.started.append(
+                subprocess.Popen(
+                    ["/bin/sleep", "1000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+            )
+        return self.started[-1]
+
+
+def test_a_process_that_hangs_is_killed_and_the_next_one_counts(agent: Agent) -> None:
+    bundle(agent.folder / "models")
+    agent.take(delivery(1, 40))
+    silent = Silent(hanging=1)
+    client = client_of(agent, silent, count_timeout_s=0.3)
+    end_s = time.monotonic() + PATIENCE_S
+    while len(silent.started) < 2:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    assert silent.started[0].wait(5.0) == -signal.SIGKILL
+    client.stop()
+
+
+def test_nobody_waits_for_a_process_that_reads_no_more(agent: Agent) -> None:
+    """Calls far beyond what a pipe holds come back in time, and uploads wait once for all."""
+    silent = Silent(hanging=1_000)
+    client = client_of(agent, silent, count_timeout_s=100.0, finish_timeout_s=0.2)
+    client._up.wait(PATIENCE_S)
+    large = Question(what="x" * 200_000)
+    agent.take(delivery(1, 5))
+    agent.spool.seal_everything(agent.now_s)
+    segment = agent.spool.next_sealed()
+    started_s = time.monotonic()
+    link = client._link
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            link.call("show", msgspec.msgpack.encode(large), 0.1)
+    for _ in range(20):
+        with pytest.raises(LiveUnavailable):
+            client.finish(segment)
+    assert time.monotonic() - started_s < 3.0
+    client.stop()
+    assert silent.started[-1].poll() is not None

@@ -310,3 +310,16 @@ class CountingMachine(RuleBasedStateMachine):
 
 TestCounting = CountingMachine.TestCase
 TestCounting.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+
+
+def test_a_segment_whose_opening_is_lost_does_not_stop_the_others(world):
+    world.agent.take(delivery(1, 50))
+    hour_later = T0_US + HOUR_S * 1_000_000
+    world.agent.take(delivery(51, 90, events=lambda seq: rows_of(seq, ts_us=hour_later)))
+    (first, _), _ = world.agent.spool.contents().segments
+    data = bytearray(first.read_bytes())
+    data[30] ^= 0xFF
+    first.write_bytes(data)
+    assert world.count() == 40
+    world.agent.take(delivery(91, 95, events=lambda seq: rows_of(seq, ts_us=hour_later)))
+    assert world.count() == 5
