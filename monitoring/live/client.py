@@ -33,7 +33,7 @@ SHOW_TIMEOUT_S: Final = 4.0  # below the time-out of a call to an agent
 LONGEST_WAIT_S: Final = 30.0
 # A count costs some milliseconds however few rows there are: of few, more are gathered first.
 FEW_ROWS: Final = 5_000
-FEW_ROWS_WAIT: Final = 3  # intervals, and a quarter of the time that a window waits for its rows
+FEW_ROWS_WAIT: Final = 4  # intervals, and a quarter of the time that a window waits for its rows
 
 
 def start_process() -> "subprocess.Popen[bytes]":

@@ -8,14 +8,13 @@ caller's.
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import astuple
 from typing import Final
 
 import msgspec
 
 from monitoring.analysis.compare.moments import Moments
 from monitoring.live.answers import Chunk
-from monitoring.live.outcomes import SUMS, Metric, Word, with_sums
+from monitoring.live.outcomes import SUMS, Metric, Word, sums_in, with_sums
 from monitoring.live.window import StreamKey
 
 _STREAM: Final = "model TEXT, version TEXT, variant TEXT"
@@ -115,7 +114,7 @@ def add_sums(
     db: sqlite3.Connection, key: StreamKey, place: tuple[int, int, Metric], sums: Moments
 ) -> None:
     """Add to a window's sums; ``place`` is its level, its start and the metric."""
-    db.execute(_ADD_SUMS, (key.model, key.version, key.variant, *place, *astuple(sums)))
+    db.execute(_ADD_SUMS, (key.model, key.version, key.variant, *place, *sums_in(sums)))
 
 
 def sums_of(

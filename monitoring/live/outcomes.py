@@ -6,8 +6,9 @@ old part out and puts its new one in, so late, repeated and corrected words leav
 alone would have left, in whatever order they came.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from monitoring.live.answers import Answer, Ints
 Metric = Literal["accuracy", "click"]
 
 SUMS: Final = tuple(field.name for field in fields(Moments))
+# In the order of ``SUMS``; ``dataclasses.astuple`` takes ten times as long.
+sums_in: Final[Callable[[Moments], tuple[float, ...]]] = attrgetter(*SUMS)
 METRICS: Final[dict[str, Metric]] = {"label": "accuracy", "click": "click"}  # by kind of feedback
 
 
@@ -58,7 +61,7 @@ def moments_of(x: int, n: int) -> Moments:
 
 def change(before: Moments, after: Moments) -> Moments | None:
     """Return what has to be added to the sums; None where that is nothing."""
-    old, new = astuple(before), astuple(after)
+    old, new = sums_in(before), sums_in(after)
     return None if old == new else with_sums([b - a for a, b in zip(old, new, strict=True)])
 
 
