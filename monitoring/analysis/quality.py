@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 
-Z: Final = float(norm.ppf(0.975))
+Z: Final = float(ndtri(0.975))
 MIN_ROWS: Final = 30
 RESAMPLES: Final = 200
 BINS: Final = 10

@@ -18,6 +18,7 @@ import msgspec
 
 from monitoring.agent.logs import log_as_json
 from monitoring.agent.settings import AgentSettings, LiveSettings
+from monitoring.lean import without_pandas
 from monitoring.live.alerting import Alerting
 from monitoring.live.alerts import Alert
 from monitoring.live.capture_health import note_health
@@ -196,6 +197,7 @@ def serve(live: Live, calls: IO[bytes], answers: IO[bytes]) -> None:
 def main() -> None:
     log_as_json()
     os.nice(NICER)
+    without_pandas()
     calls, answers = sys.stdin.buffer, sys.stdout.buffer
     first = read_frame(calls, bytes)
     if first is None:

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from monitoring.analysis.drift.columns import (
     Column,
@@ -88,7 +88,7 @@ def _encoded(first: pa.Table, second: pa.Table, name: str, column: Column) -> ND
 
 def _auc(scores: NDArray[np.float64], y: NDArray[np.int64]) -> tuple[float, float]:
     ones, zeros = scores[y == 1], scores[y == 0]
-    test = stats.mannwhitneyu(ones, zeros, alternative="greater", method="asymptotic")
+    test = scipy.stats.mannwhitneyu(ones, zeros, alternative="greater", method="asymptotic")
     return float(test.statistic) / (len(ones) * len(zeros)), float(test.pvalue)
 
 

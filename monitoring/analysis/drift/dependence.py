@@ -19,7 +19,7 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from monitoring.analysis.drift.cycles import find_cycles, without_cycles
 
@@ -194,7 +194,7 @@ def _dependent_groups(
         # Squares of rare events vary more than a normal's; chi-square with fewer degrees.
         shrink = 2 / (2 + np.maximum(blocks.excess, 0) / (width * blocks.micro_rows))
         freedom = measured.freedom * shrink
-        p = stats.chi2.sf(measured.factor * freedom, freedom)
+        p = special.chdtrc(freedom, measured.factor * freedom)
         found |= p < EVIDENCE / len(widths)
     return np.unique(blocks.groups[found])
 
@@ -208,7 +208,7 @@ def _believed(measured: list[Inflation]) -> Inflation:
     factor, freedom = own.factor, own.freedom
     for wide in measured[1:]:
         ratio = own.factor / np.maximum(wide.factor, 1e-12)
-        averages_out = stats.f.sf(ratio, own.freedom, wide.freedom) < CYCLE_EVIDENCE
+        averages_out = special.fdtrc(own.freedom, wide.freedom, ratio) < CYCLE_EVIDENCE
         take = averages_out & (wide.factor < factor)
         factor = np.where(take, wide.factor, factor)
         freedom = np.where(take, wide.freedom, freedom)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from monitoring.analysis.drift.association import PairDifferences, compare_association
 from monitoring.analysis.drift.baseline import BaselineProfile
@@ -91,7 +91,7 @@ def discovery_adjusted(
         return found
     weight = np.array([weights[index] for index in tested])
     p = np.array([p_values[index] for index in tested], np.float64)
-    adjusted = stats.false_discovery_control(np.minimum(p * weight.mean() / weight, 1.0))
+    adjusted = scipy.stats.false_discovery_control(np.minimum(p * weight.mean() / weight, 1.0))
     for index, q in zip(tested, adjusted, strict=True):
         found[index] = float(q)
     return found

@@ -8,8 +8,9 @@ approximation keeps its relative error small out there, from the baseline's dist
 from typing import Final
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: `stats` takes a second
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -122,8 +123,8 @@ def _fisher_z(hits: Floats, rows: Floats, base_hits: Floats, base_rows: Floats) 
     # Only the tail that the count lies in: each is a sum of as many terms.
     over = k * (n + m) >= n * (k + b)
     tail = np.empty(len(k))
-    tail[over] = stats.hypergeom.sf((k - 1)[over], (n + m)[over], (k + b)[over], n[over])
-    tail[~over] = stats.hypergeom.cdf(k[~over], (n + m)[~over], (k + b)[~over], n[~over])
+    tail[over] = scipy.stats.hypergeom.sf((k - 1)[over], (n + m)[over], (k + b)[over], n[over])
+    tail[~over] = scipy.stats.hypergeom.cdf(k[~over], (n + m)[~over], (k + b)[~over], n[~over])
     return np.where(over, 1.0, -1.0) * normal_from_p(np.minimum(1.0, 2 * tail))
 
 
@@ -165,6 +166,6 @@ def studentised(z: Floats, freedom: Floats) -> Floats:
     """
     if np.isinf(freedom).all():
         return z
-    t_tail = stats.t.logsf(np.abs(z), np.minimum(freedom, 1e6))
+    t_tail = scipy.stats.t.logsf(np.abs(z), np.minimum(freedom, 1e6))
     heavy = np.sign(z) * -special.ndtri_exp(t_tail)
     return np.where(np.isfinite(freedom), heavy, z)

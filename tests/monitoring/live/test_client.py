@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.agent.settings import LiveSettings, SinkSettings
+from monitoring.agent.settings import AgentSettings, LiveSettings, SinkSettings
 from monitoring.live.client import LiveClient, start_process
 from monitoring.live.errors import LiveUnavailable, TimedOut
 from monitoring.live.figures import WindowFigures
@@ -151,3 +153,28 @@ def test_nobody_waits_for_a_process_that_reads_no_more(agent: Agent) -> None:
     assert time.monotonic() - started_s < 3.0
     client.stop()
     assert silent.started[-1].poll() is not None
+
+
+def test_a_start_is_cheap() -> None:
+    """What takes a second of CPU to import is left until it is needed, or out."""
+    script = (
+        "import sys, monitoring.live.process as process\n"
+        "from pathlib import Path\n"
+        "process.serve = lambda live, *_: live._expectations.of('credit', '1.0.0')\n"
+        "process.os._exit = lambda _: print([m for m in ('scipy.stats', 'pandas.core') "
+        "if m in sys.modules])\n"
+        "process.main()\n"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        bundle(Path(name))
+        settings = AgentSettings(
+            policy_ids=("p",), state_dir=name, live=LiveSettings(models=SinkSettings(url=name))
+        )
+        body = msgspec.msgpack.encode(msgspec.msgpack.encode(settings))
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            input=len(body).to_bytes(4, "little") + body,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    assert done.stdout.decode().strip().endswith("[]")
