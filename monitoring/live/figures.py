@@ -119,6 +119,13 @@ class WindowFigures(msgspec.Struct):
             have.outside += counts.outside
             have.unseen += counts.unseen
 
+    def sort(self) -> None:
+        """Put counts by key in order of their keys."""
+        self.statuses = dict(sorted(self.statuses.items()))
+        self.labels = dict(sorted(self.labels.items()))
+        self.scores = dict(sorted(self.scores.items()))
+        self.features = dict(sorted(self.features.items()))
+
 
 def score_buckets(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Find the bucket of each number: 0 around zero, one more for each 5% further out, by sign.

@@ -72,7 +72,9 @@ class LiveWindow:
             self.summary = theirs
 
     def to_bytes(self) -> bytes:
+        """Return the same bytes for the same counts, in whatever order they came."""
         summary = self.summary
+        self.figures.sort()
         stored = _Stored(
             figures=self.figures,
             layout=None if summary is None else summary.layout.identity,
