@@ -17,10 +17,11 @@ from monitoring.live.answers import Chunk
 from monitoring.live.outcomes import SUMS, Metric, Word, sums_in, with_sums
 from monitoring.live.window import StreamKey
 
+REQUEST_BYTES: Final = 32  # an answered request of up to some five rows
 _STREAM: Final = "model TEXT, version TEXT, variant TEXT"
 TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, {_STREAM}, requests INTEGER, data BLOB
+    id INTEGER PRIMARY KEY AUTOINCREMENT, {_STREAM}, data BLOB
 );
 CREATE TABLE IF NOT EXISTS waiting (
     id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT, request INTEGER, row INTEGER, kind TEXT,
@@ -66,10 +67,9 @@ class Waiting(msgspec.Struct, frozen=True):
 
 def keep_answers(db: sqlite3.Connection, key: StreamKey, chunk: Chunk) -> None:
     place = (key.model, key.version, key.variant)
-    count = len(chunk.row_counts())
     db.execute(
-        "INSERT INTO answers (model, version, variant, requests, data) VALUES (?, ?, ?, ?, ?)",
-        (*place, count, msgspec.msgpack.encode(chunk)),
+        "INSERT INTO answers (model, version, variant, data) VALUES (?, ?, ?, ?)",
+        (*place, msgspec.msgpack.encode(chunk)),
     )
 
 
@@ -177,12 +177,14 @@ def fates(db: sqlite3.Connection) -> dict[str, dict[str, int]]:
 def forget_answers(db: sqlite3.Connection, kept: int) -> int:
     """Delete the oldest answers beyond ``kept`` requests, and what was said about them.
 
-    Return the number of the last chunk that is gone, 0 where none is.
+    A request counts as ``REQUEST_BYTES``: those of many rows, whose labels take more, count for
+    more. Return the number of the last chunk that is gone, 0 where none is.
     """
     oldest = db.execute(
-        "SELECT id FROM (SELECT id, sum(requests) OVER (ORDER BY id DESC) AS newer FROM answers) "
+        "SELECT id FROM "
+        "(SELECT id, sum(length(data)) OVER (ORDER BY id DESC) AS newer FROM answers) "
         "WHERE newer > ? ORDER BY id DESC LIMIT 1",
-        (kept,),
+        (kept * REQUEST_BYTES,),
     ).fetchone()
     if oldest is None:
         return 0

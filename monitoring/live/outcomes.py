@@ -37,13 +37,16 @@ class Word:
 def part_of(answer: Answer, metric: Metric, words: Mapping[int, Word]) -> Moments:
     """Return a request's part of its window's sums, given the last words about its rows.
 
-    Accuracy looks at the rows that have a label; for clicks silence is an answer too.
+    Accuracy looks at the rows that have a label; for clicks silence is an answer too. Of two
+    answers under one id one may have fewer rows than were spoken about.
     """
+    rows = len(answer.labels)
+    words = {row: word for row, word in words.items() if row < rows}
     if metric == "click":
         if answer.key.variant == "shadow":
             return Moments()  # nobody saw it
         hits = sum(1 for word in words.values() if (word.number or 0.0) > 0.0)
-        return moments_of(hits, len(answer.labels))
+        return moments_of(hits, rows)
     judged = [row for row in words if answer.labels[row] is not None]
     right = sum(1 for row in judged if answer.labels[row] == words[row].value)
     return moments_of(right, len(judged))

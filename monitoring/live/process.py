@@ -159,10 +159,16 @@ class Live:
         alerting = Alerting(store, self._clock, self._sender(), self._settings.public_url)
 
         def judge() -> None:
-            judging.join_feedback()
-            judging.judge_due()
-            alerting.update(judging.causes(alerting.known()))
-            alerting.deliver()
+            for step in (
+                judging.judge_due,
+                judging.join_feedback,
+                lambda: alerting.update(judging.causes(alerting.known())),
+                alerting.deliver,
+            ):
+                try:
+                    step()
+                except Exception:  # one of them may fail; all are tried again
+                    log.exception("judging failed")
 
         return judge
 

@@ -103,6 +103,16 @@ def test_a_shadow_shares_labels_and_has_no_clicks(world):
     assert (sums(world, "click"), sums(world, "click", key)) == ((2, 1, 2), (0, 0, 0))
 
 
+def test_of_two_answers_under_one_id_the_shorter_one_is_left_alone_by_what_it_lacks(world):
+    world.agent.take(delivery(1, 1))
+    world.agent.take(delivery(1, 1, producer="other", events=lambda s: rows_of(s, rows=2)))
+    words = [Said(1, row=1), Said(1, "1", kind="click", row=1), Said(1, row=0)]
+    world.agent.take(feedback(words))
+    join(world)
+    assert fates(world) == {"used": 3}
+    assert (sums(world, "accuracy"), sums(world, "click")) == ((2, 3, 3), (2, 1, 3))
+
+
 def test_answers_beyond_the_bound_are_forgotten_with_what_was_said(world):
     bounded = type(SETTINGS)(drift_window_s=DRIFT_WINDOW_S, late_s=10.0, feedback_requests=5)
     for start in (1, 6, 11):
