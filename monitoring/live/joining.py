@@ -19,7 +19,7 @@ from monitoring.live.store import Store
 RETRY_S: Final = 10.0
 UNKNOWN_AFTER_S: Final = 60.0
 FORGET_EVERY_S: Final = 60.0
-AT_ONCE: Final = 10_000
+AT_ONCE: Final = 1_000  # in one transaction, for which counting waits: some 60 ms
 
 
 class Joining:
