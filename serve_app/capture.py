@@ -1,6 +1,5 @@
 """Capture in one replica, wired to Ray: a stream's own capture, and the drain of dead replicas'."""
 
-import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -64,20 +63,18 @@ def transport_for(producer: str, agents: Agents) -> AgentTransport:
     return AgentTransport(lambda: agents.lookup(shard))
 
 
-async def drain_orphans_for_ever(settings: Settings, agents: Agents) -> None:
+async def drain_orphans_here(settings: Settings, agents: Agents) -> None:
     """Hand over the journals of replicas that died on this node, whichever replica finds them."""
-    while True:
-        drained = await drain_journals(
-            settings, lambda producer: transport_for(producer, agents), timeout_s=ORPHAN_TIMEOUT_S
-        )
-        done = [each.producer for each in drained if each.finished]
-        if done:
-            logger.info("handed over the journals of dead replicas: %s", done)
-            try:
-                await agents.call_all("handed_over", done)
-            except AgentsUnavailableError as exc:
-                logger.info("a later look at this node will tell the agents: %s", exc)
-        await asyncio.sleep(ORPHAN_INTERVAL_S)
+    drained = await drain_journals(
+        settings, lambda producer: transport_for(producer, agents), timeout_s=ORPHAN_TIMEOUT_S
+    )
+    done = [each.producer for each in drained if each.finished]
+    if done:
+        logger.info("handed over the journals of dead replicas: %s", done)
+        try:
+            await agents.call_all("handed_over", done)
+        except AgentsUnavailableError as exc:
+            logger.info("a later look at this node will tell the agents: %s", exc)
 
 
 async def drain_journals(

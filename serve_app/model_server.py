@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import ray
@@ -20,14 +20,15 @@ from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import ReplicaReport, Stream, feedback_stream
 from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
-from serve_app.capture import capture_stream, drain_orphans_for_ever
+from serve_app.background import repeat
+from serve_app.capture import ORPHAN_INTERVAL_S, capture_stream, drain_orphans_here
 from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
 from serve_app.http.feedback import feedback_route
 from serve_app.http.monitor import monitor_routes
 from serve_app.http.openinference import inference_routes
 from serve_app.logs import share_handlers
 from serve_app.model.loading import load_served
-from serve_app.other_nodes import look_at_nodes_for_ever
+from serve_app.other_nodes import POLL_INTERVAL_S, look_at_nodes
 from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import check_request_id, encode_request
 from serve_app.settings import Settings, UserConfig
@@ -82,12 +83,7 @@ class ModelServer:
         )
         self._predictor = self._versions.answerer
         self._feedback = self._start_capture(feedback_stream(champion.name))
-        self._tasks = [asyncio.create_task(self._report_for_ever())]
-        if settings.capture.enabled:
-            self._tasks += [
-                asyncio.create_task(drain_orphans_for_ever(settings, self._agents)),
-                asyncio.create_task(look_at_nodes_for_ever(settings, self._agents)),
-            ]
+        self._tasks = self._background()
         # What is loaded stays: a full collection would walk 240,000 objects, for 0.2 s and more.
         gc.freeze()
         stages.mark("ready")
@@ -108,6 +104,25 @@ class ModelServer:
         )
         capture.start()
         return capture
+
+    def _background(self) -> list[asyncio.Task[NoReturn]]:
+        """Begin the chores of this replica's life."""
+        settings, agents = self._settings, self._agents
+        chores = [repeat(self._keep_up, "reporting", interval_s=REPORT_INTERVAL_S)]
+        if settings.capture.enabled:
+            chores += [
+                repeat(
+                    lambda: drain_orphans_here(settings, agents),
+                    "the drain of dead replicas' journals",
+                    interval_s=ORPHAN_INTERVAL_S,
+                ),
+                repeat(
+                    lambda: look_at_nodes(settings, agents),
+                    "the look at other nodes",
+                    interval_s=POLL_INTERVAL_S,
+                ),
+            ]
+        return [asyncio.create_task(chore) for chore in chores]
 
     def __serve_build_asgi_app__(self) -> Application:
         """Called by Ray Serve once the constructor is through."""
@@ -178,13 +193,14 @@ class ModelServer:
         """Called by Ray Serve once a second; what the latency policy judges by."""
         return self._signals.stats()
 
-    async def _report_for_ever(self) -> None:
-        """Tell the agent the counters every second. A missed report is made up by the next."""
-        while True:
-            await asyncio.sleep(REPORT_INTERVAL_S)
-            if self._versions.router is not None:
-                self._versions.router.follow_clock()
-            await self._send_report()
+    async def _keep_up(self) -> None:
+        """Follow the split's clock and tell the agent the counters.
+
+        A missed report is made up by the next.
+        """
+        if self._versions.router is not None:
+            self._versions.router.follow_clock()
+        await self._send_report()
 
     async def _send_report(self, *, closed: bool = False) -> None:
         shard = shard_of(self._replica, self._agents.shards)

@@ -36,14 +36,12 @@ PART_TIMEOUT_S = 20.0  # for one journal, for one shard's spool
 LOOK_TIMEOUT_S = 80.0  # within the agents' lease
 
 
-async def look_at_nodes_for_ever(settings: Settings, agents: Agents) -> None:
-    """Ask the agents every few seconds and look where they say; whatever fails is asked again."""
-    while True:
-        await asyncio.sleep(POLL_INTERVAL_S)
-        try:
-            await _look_where_asked(settings, agents)
-        except AgentsUnavailableError as exc:
-            logger.debug("other nodes are looked at later: %s", exc)
+async def look_at_nodes(settings: Settings, agents: Agents) -> None:
+    """Ask the agents which nodes to look at, and look there; whatever fails is asked again."""
+    try:
+        await _look_where_asked(settings, agents)
+    except AgentsUnavailableError as exc:
+        logger.debug("other nodes are looked at later: %s", exc)
 
 
 async def _look_where_asked(settings: Settings, agents: Agents) -> None:
