@@ -8,6 +8,7 @@ from ray.serve.config import BackpressureConfig, DeploymentActorConfig
 
 from monitoring.actor import MonitoringAgentActor
 from serve_app.agents import agent_name
+from serve_app.http import ingress
 from serve_app.model.variants import columns_for
 from serve_app.model.verify import read_manifest
 from serve_app.model_server import ModelServer
@@ -45,7 +46,10 @@ def build(settings: Settings) -> Application:
     deployment = serve.deployment(
         name="ModelServer",
         num_replicas=serving.num_replicas,
-        ray_actor_options={"num_cpus": serving.num_cpus},
+        ray_actor_options={
+            "num_cpus": serving.num_cpus,
+            "runtime_env": {"env_vars": {ingress.CALLBACK_VARIABLE: ingress.IMPORT_PATH}},
+        },
         max_ongoing_requests=serving.max_ongoing_requests,
         max_queued_requests=serving.max_queued_requests,
         backpressure_config=BackpressureConfig(

@@ -69,7 +69,8 @@ async def _look_at(node: str, living: list[int], settings: Settings, agents: Age
             answer = await task.remote(settings.model_dump(), node, living, handles)
         return msgspec.msgpack.decode(answer, type=Look)
     except (RayError, ValueError, TimeoutError) as exc:
-        return Look(node=node, problems=(f"not looked at: {type(exc).__name__}: {exc}",))
+        problem = f"not looked at: {type(exc).__name__}: {exc}"
+        return Look(node=node, left=None, problems=(problem,))
 
 
 @ray.remote(num_cpus=0, max_retries=0)

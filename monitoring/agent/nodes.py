@@ -37,12 +37,13 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """What came of looking at a node's disk.
 
     ``handed_over`` are the producers whose journals are gone, ``left`` those whose journals are
-    still there, in use or not. ``problems`` say what could not be handed over, and why.
+    still there, in use or not; None where nobody could look. ``problems`` say what could not be
+    handed over, and why.
     """
 
     node: str
     handed_over: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    left: tuple[str, ...] | None = ()
     segments: int = 0
     problems: tuple[str, ...] = ()
 
@@ -109,6 +110,8 @@ class Nodes:
                 self._problems[look.node] = look.problems
             else:
                 self._looked_at.add(look.node)
+        if look.left is None:
+            return
         left = set(look.left)
         for seen_s, report in self._fleet.reports():
             if report.node == look.node and seen_s < began_s and left.isdisjoint(report.journals):

@@ -131,6 +131,17 @@ def test_a_report_that_comes_after_all_opens_the_account_again(settled):
     assert settled.poll() == "b"
 
 
+def test_a_look_that_did_not_take_place_settles_nothing(settled):
+    settled.reports("r1", "b")
+    settled.now_s += ALIVE_S + 1
+    assert settled.poll() == "b"
+    settled.looks("b", left=None, problems=("not looked at",))  # it died meanwhile
+    (shown,) = settled.nodes.health()
+    assert (shown.replicas, shown.problems) == (1, ("not looked at",))
+    settled.now_s += LEASE_S
+    assert settled.poll() == "b"
+
+
 def test_a_node_that_is_gone_waits_and_is_shown(settled):
     settled.reports("r1", "b")
     settled.now_s += ALIVE_S + 50
