@@ -7,7 +7,9 @@ their own node. A node is looked at by a task that is pinned there,
   would hand them over, or none has said within a minute that it did;
 - once in an agent's life in any case, for this agent knows only what its own disk remembers.
 
-A node that is gone cannot be looked at: what it holds waits for its return, and is shown.
+A node that is gone cannot be looked at: what it holds waits for its return, and is shown. It returns
+under another name. So what a look has found there stays shown for this agent's life, but that
+nobody could look is forgotten with the node.
 """
 
 import threading
@@ -73,7 +75,7 @@ class Nodes:
         self._alive: frozenset[str] | None = None
         self._leases: dict[str, tuple[float, float]] = {}  # by node: when it began and ends
         self._looked_at = {here}
-        self._problems: dict[str, tuple[str, ...]] = {}
+        self._troubled: dict[str, Look] = {}  # by node: the last look, where it met problems
         self._mutex = threading.Lock()
 
     def poll(self, alive: Collection[str]) -> Poll:
@@ -82,6 +84,11 @@ class Nodes:
         with self._mutex:
             self._alive = frozenset(alive)
             self._leases = {n: lease for n, lease in self._leases.items() if n in self._alive}
+            self._troubled = {
+                node: look
+                for node, look in self._troubled.items()
+                if node in self._alive or look.left is not None
+            }
             for node in sorted(self._alive):
                 began_s, ends_s = self._leases.get(node, (now_s, now_s))
                 leased = began_s <= now_s < ends_s  # not one from a future the clock has left
@@ -105,9 +112,9 @@ class Nodes:
             began_s, _ = self._leases.get(look.node, (0.0, 0.0))
             pause_s = PROBLEM_PAUSE_S if look.problems else PAUSE_S
             self._leases[look.node] = (began_s, now_s + pause_s)
-            self._problems.pop(look.node, None)
+            self._troubled.pop(look.node, None)
             if look.problems:
-                self._problems[look.node] = look.problems
+                self._troubled[look.node] = look
             else:
                 self._looked_at.add(look.node)
         if look.left is None:
@@ -129,7 +136,7 @@ class Nodes:
         """List the nodes that hold, or may hold, what nobody has handed over yet."""
         now_s = self._clock()
         with self._mutex:
-            alive, problems = self._alive, dict(self._problems)
+            alive, problems = self._alive, {n: k.problems for n, k in self._troubled.items()}
         if alive is None:  # nobody has asked yet: which nodes live is not known
             return []
         silent: dict[str, list[tuple[float, ReplicaReport]]] = {n: [] for n in problems}

@@ -190,11 +190,21 @@ class Application:
         """Temporary folder of this application's own cluster."""
         return self._short
 
+    @property
+    def gcs_address(self) -> str:
+        """Where this cluster's control store listens, as its own session folder tells.
+
+        Ray's ``auto`` takes any cluster of the machine: the first that the process table shows.
+        """
+        session = self._short / "ray/session_latest"
+        (port,) = {file.read_text() for file in session.glob("gcs_server_port_*")}
+        return f"127.0.0.1:{port}"
+
     def python(self, code: str, timeout_s: float = 60) -> str:
         """Run a driver against this cluster and return what it printed."""
         environment = {
             **os.environ,
-            "RAY_ADDRESS": "auto",
+            "RAY_ADDRESS": self.gcs_address,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
             "PYTHONPATH": str(REPOSITORY),

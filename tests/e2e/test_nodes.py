@@ -44,15 +44,12 @@ class SecondNode:
         self._application = application
         self._disk = disk
         self._process: subprocess.Popen[bytes] | None = None
-        code = "import ray\nray.init(logging_level='ERROR')\n"
-        code += "print(ray.get_runtime_context().gcs_address)"
-        self._address = application.python(code).split()[-1]
 
     def start(self, *, cpus: int) -> None:
         mount = f'mount --bind "{self._disk}" "{self._application.state}"'
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block"]
         options = {
-            "address": self._address,
+            "address": self._application.gcs_address,
             "num-cpus": cpus,
             "node-ip-address": "127.0.0.2",
             "object-store-memory": 100 * 1024 * 1024,

@@ -157,6 +157,23 @@ def test_a_node_that_is_gone_waits_and_is_shown(settled):
     assert settled.nodes.health() == []
 
 
+def test_that_nobody_could_look_is_forgotten_with_the_node(settled):
+    """Nobody will look there again: under that name it never returns."""
+    settled.looks("b", left=None, problems=("not looked at",))  # it died meanwhile
+    settled.alive = ["a"]
+    settled.poll()
+    assert settled.nodes.health() == []
+
+
+def test_what_a_look_found_on_a_node_that_is_gone_stays_shown(settled):
+    """A spool, say, of which nothing else tells."""
+    settled.looks("b", problems=("spool of shard 0: 3 left",))
+    settled.alive = ["a"]
+    settled.poll()
+    (shown,) = settled.nodes.health()
+    assert (shown.alive, shown.problems) == (False, ("spool of shard 0: 3 left",))
+
+
 def test_what_a_neighbour_handed_over_is_done_with(settled):
     settled.reports("r1", "b")
     settled.nodes.handed_over(["r1-p"])
