@@ -7,8 +7,8 @@ their own node. A node is looked at by a task that is pinned there,
   would hand them over, or none has said within a minute that it did;
 - once in an agent's life in any case, for this agent knows only what its own disk remembers.
 
-A node that is gone cannot be looked at: what it holds waits for its return, and is shown. It returns
-under another name. So what a look has found there stays shown for this agent's life, but that
+A node that is gone cannot be looked at: what it holds waits for its return, and is shown. It comes
+back under another name. So what a look has found there stays shown for this agent's life, but that
 nobody could look is forgotten with the node.
 """
 

@@ -6,7 +6,7 @@ left (``received``).
 
 Invariants:
 
-- An epoch is one agent's life; what dead agents left is adopted (``epochs``).
+- An epoch is one agent's life; what dead agents left is adopted (``others``).
 - Everything that changes a shard happens under ``<shard>/lock``. While two agents live side by
   side (a redeploy), each first reads what the other has written since, so that both refuse the
   same numbers.
@@ -15,7 +15,6 @@ Invariants:
 """
 
 import fcntl
-import logging
 import os
 import threading
 from collections import deque
@@ -33,23 +32,18 @@ from monitoring.agent.dead_letters import DeadLetters
 from monitoring.agent.elsewhere import Elsewhere
 from monitoring.agent.epochs import Epochs
 from monitoring.agent.ledger import Coverage, Tally
+from monitoring.agent.others import Others
 from monitoring.agent.received import RESERVE_NAME, Received, with_reserve
 from monitoring.agent.segment import (
     SUFFIX,
     OpenSegment,
     SealedSegment,
     create,
-    map_file,
-    new_runs,
-    recover,
     seal_or_close,
 )
 from monitoring.agent.settings import SpoolSettings
 from monitoring.agent.spool_frames import OpenHead, RowsHead
-from monitoring.errors import FrameCorrupt
 from monitoring.events import Stream
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,19 +91,17 @@ class Spool:
         self._epochs = Epochs(folder, epoch, shards)
         self._elsewhere = Elsewhere(folder)
         self._met: set[str] = set()
-        self._followed: dict[Path, int] = {}
-        self._foreign = 0
-        self._strays = 0
         self._file_bytes = settings.file_bytes * 2  # until the first file tells the true ratio
         folder.mkdir(parents=True, exist_ok=True)
         self._received = Received(folder)
+        self._others = Others(self._epochs, self._received, self.dead_letters)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with self._exclusive(follow=False):
             with_reserve(folder / RESERVE_NAME, self._epochs.claim)
             self._aside = AsideLog(self._epochs.own, settings.aside_bytes)
             self._received.refresh()
             self.adopt(now_s)
-            self._follow()
+            self._others.follow()
 
     @contextmanager
     def _exclusive(self, *, follow: bool = True) -> Iterator[None]:
@@ -118,7 +110,7 @@ class Spool:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             try:
                 if follow:
-                    self._follow()
+                    self._others.follow()
                 yield
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -284,75 +276,11 @@ class Spool:
 
     def adopt(self, now_s: float) -> int:
         """Take over the segments of epochs whose agent is gone; return how many."""
-        found = 0
         with self._exclusive(follow=False):
-            self._strays = self._epochs.fetch_strays()
-            for folder in self._epochs.others():
-                found += self._adopt_epoch(folder, now_s)
-        return found
-
-    def _adopt_epoch(self, folder: Path, now_s: float) -> int:
-        """Take an epoch whose agent is gone; an unreadable segment stays and is tried again.
-
-        The epoch is finished only when every segment was taken; until then ``adopt`` looks again.
-        """
-        try:
-            if not self._epochs.take(folder):
-                return 0
-        except OSError as error:
-            log.warning("epoch %s cannot be locked and is tried again: %s", folder.name, error)
-            return 0
-        taken = {segment.path for segment in self._sealed}
-        found, failed = 0, False
-        for path in sorted(set(folder.glob(f"*{SUFFIX}")) - taken):
-            try:
-                found += self._adopt_segment(path, now_s)
-            except OSError as error:
-                log.warning("segment %s is tried again: %s", path.name, error)
-                failed = True
-        if not failed:
-            self._epochs.finish(folder)
-        return found
-
-    def _adopt_segment(self, path: Path, now_s: float) -> int:
-        if path.stem in self._received.settled:
-            path.unlink()
-            return 0
-        try:
-            segment, runs = recover(path, now_s)
-        except FrameCorrupt as error:
-            log.error(
-                "segment %s cannot be read: %s; kept under %s",
-                path.name,
-                error,
-                self.dead_letters.folder,
-            )
-            self.dead_letters.keep(path, str(error))
-            path.unlink()
-            return 0
-        for head in runs:
-            self.mark(head.producer, head.first, head.last, now_s)
-        if segment is None:
-            return 0
-        self._sealed.append(segment)
-        return 1
-
-    def _follow(self) -> None:
-        """Learn what other living agents of this shard have received since the last look."""
-        self._received.refresh()
-        others = self._epochs.others()
-        self._foreign = len(others)
-        if not others:
-            return
-        followed = {}
-        for path in (p for folder in others for p in folder.glob(f"*{SUFFIX}")):
-            followed[path] = self._followed.get(path, 0)
-            stat = path.stat()
-            if stat.st_size > followed[path]:
-                runs, followed[path] = new_runs(map_file(path), followed[path])
-                for head in runs:
-                    self.mark(head.producer, head.first, head.last, stat.st_mtime)
-        self._followed = followed
+            held = {segment.path for segment in self._sealed}
+            for segment in self._others.adopt(held, now_s):
+                self._sealed.append(segment)
+            return len(self._sealed) - len(held)
 
     def _segments(self) -> list[OpenSegment | SealedSegment]:
         return [*self._open.values(), *self._sealed]
@@ -379,7 +307,7 @@ class Spool:
                 sealed_segments=len(self._sealed),
                 bytes=sum(s.bytes for s in segments),
                 oldest_opened_at_s=min((s.opened_at_s for s in segments), default=None),
-                foreign_epochs=self._foreign + self._strays,
+                foreign_epochs=self._others.epochs,
             )
 
     def accounts(self) -> tuple[dict[str, Tally], dict[str, Tally], Tally]:

@@ -147,12 +147,18 @@ class Sender:
         self._trouble: str | None = None
 
     async def run(self) -> None:
-        """Send what the journal holds, for ever; ends only by being cancelled."""
+        """Send what the journal holds, for ever; ends only by being cancelled.
+
+        Without its sender a journal would fill up, without a word until it drops.
+        """
         while True:
             await self._sleep(self._settings.flush_interval_s)
-            backlog = self._outbox.backlog()
-            if backlog is not None:
-                await self._drain(through=backlog.last)
+            try:
+                backlog = self._outbox.backlog()
+                if backlog is not None:
+                    await self._drain(through=backlog.last)
+            except Exception as error:  # noqa: BLE001  a defect: ours or the outbox's
+                self._failed(error)
 
     async def flush(self, timeout_s: float) -> bool:
         """Send everything recorded so far and wait for its acknowledgement; False on time-out."""

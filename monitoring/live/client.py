@@ -124,13 +124,21 @@ class LiveClient:
         if self._link is None or not self._link.alive:
             self._start()
         contents = self._spool.contents()
-        body = Segments(
-            [(str(path), size) for path, size in contents.segments], dict(self._health())
-        )
+        body = Segments([(str(path), size) for path, size in contents.segments], self._causes())
         answer = self._call("count", msgspec.msgpack.encode(body), self._count_timeout_s)
         self._answered_s = time.monotonic()
         self._spool.release_aside(contents.aside_mark)
         return msgspec.msgpack.decode(answer, type=int)
+
+    def _causes(self) -> dict[Kind, str]:
+        """Ask for the agent's health; that it cannot be told is a cause of its own."""
+        try:
+            return dict(self._health())
+        except Exception as error:  # the figures must go on
+            log.exception("the agent's health cannot be told")
+            return {
+                "agent": f"the health of agent {self._settings.shard} cannot be told: {error!r}"
+            }
 
     def _start(self) -> None:
         self._kill()

@@ -201,10 +201,14 @@ class Application:
         return f"127.0.0.1:{port}"
 
     def python(self, code: str, timeout_s: float = 60) -> str:
-        """Run a driver against this cluster and return what it printed."""
+        """Run a driver against this cluster and return what it printed.
+
+        `serve run` turns tokens on for its cluster; whoever names its address has to say so too.
+        """
         environment = {
             **os.environ,
             "RAY_ADDRESS": self.gcs_address,
+            "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
             "PYTHONPATH": str(REPOSITORY),
@@ -244,7 +248,6 @@ class Application:
 
     def _serve(self, *arguments: str) -> str:
         serve = str(Path(sys.executable).with_name("serve"))
-        # `serve run` turns tokens on for its cluster; the command line has to be told so.
         environment = {**os.environ, "RAY_AUTH_MODE": "token"}
         done = subprocess.run(
             [serve, *arguments],

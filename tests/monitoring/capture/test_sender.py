@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.capture.backlog import SliceLimits
+from monitoring.capture.backlog import Backlog, SliceLimits
 from monitoring.capture.batches import Batch, to_batch
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.orphans import drain_orphans
@@ -18,7 +18,7 @@ from monitoring.capture.sender import DeadLetters, Sender, SenderSettings
 from monitoring.errors import DeliveryRejected
 from monitoring.events import Ack, PredictionEvent, Stream, decode_delivery
 from tests.monitoring.capture.fleet import FakeAgent, Sleeper
-from tests.monitoring.capture.streams import Clock, open_journal, open_recorder, record
+from tests.monitoring.capture.streams import Clock, describe, open_journal, open_recorder, record
 
 SETTINGS = SenderSettings(limits=SliceLimits(max_rows=4), refusals_before_giving_up=3)
 ROOMY = JournalLimits(segment_bytes=1000, quota_bytes=1_000_000, retry_s=5)
@@ -272,3 +272,26 @@ async def test_run_pauses_after_what_waited_when_it_began(tmp_path: Path) -> Non
         await sender_of(journal, agent, sleeper).run()
     assert agent.ranges == [(1, 1), (2, 2), (3, 3), (4, 4)]
     assert sleeper.slept_s == [SETTINGS.flush_interval_s] * 5
+
+
+async def test_run_outlives_an_outbox_that_fails(tmp_path: Path) -> None:
+    """A defect somewhere costs a pause and a warning; without its sender a journal would fill."""
+
+    class Defective(Journal):
+        failures = 2
+
+        def backlog(self) -> Backlog | None:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise RuntimeError("a defect")
+            return super().backlog()
+
+    journal = Defective(tmp_path, describe("p-1"), limits=ROOMY, monotonic=Clock())
+    record(open_recorder(journal))
+    agent = FakeAgent()
+    sender = sender_of(journal, agent, Sleeper(stop_after=4))
+    with suppress(asyncio.CancelledError):
+        await sender.run()
+    assert sender.counts.failed == 2
+    assert agent.stored == {"p-1": [1]}
+    assert sender.warnings() == []

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
+from monitoring.agent.health import Kind
 from monitoring.agent.settings import AgentSettings, LiveSettings, SinkSettings
 from monitoring.live.client import LiveClient, start_process
 from monitoring.live.errors import LiveUnavailable, TimedOut
@@ -48,12 +49,12 @@ def client_of(agent: Agent, start=start_process, **timeouts: float) -> LiveClien
     return LiveClient(settings, agent.spool, start, **timeouts)
 
 
-def view_when(client: LiveClient, good) -> LiveView:
+def view_when(client: LiveClient, good, what: str = "windows") -> LiveView:
     """Ask until the answer is good; what is shown is what was committed."""
     end_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            answer = asyncio.run(client.show(Question(what="windows", level_s=86_400)))
+            answer = asyncio.run(client.show(Question(what=what, level_s=86_400)))
             view = msgspec.msgpack.decode(answer, type=LiveView)
             if good(view):
                 return view
@@ -85,6 +86,23 @@ def test_the_process_counts_dies_comes_back_and_counts_on(agent: Agent) -> None:
     assert not link.alive
     with pytest.raises(LiveUnavailable):
         asyncio.run(client.show(Question(what="windows")))
+
+
+def test_rows_are_counted_though_the_agents_health_cannot_be_told(agent: Agent) -> None:
+    """A folder of dead letters that the disk will not list, say; it is alerted about."""
+    bundle(agent.folder / "models")
+    agent.take(delivery(1, 40))
+    client = client_of(agent)
+
+    def unwell() -> dict[Kind, str]:
+        raise OSError("dead letters cannot be listed")
+
+    client.watch(unwell)
+    agent.take(delivery(41, 60))
+    view_when(client, lambda view: sum(s.events for s in view.streams) == 60)
+    view = view_when(client, lambda view: bool(view.alerts), what="alerts")
+    client.stop()
+    assert ["cannot be listed" in alert.text for alert in view.alerts] == [True]
 
 
 def test_agents_on_one_folder_are_not_added_up_and_on_two_are() -> None:
