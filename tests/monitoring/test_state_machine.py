@@ -136,11 +136,14 @@ class CaptureMachine(RuleBasedStateMachine):
     # Replicas
 
     @initialize(
-        target=replicas, hours=st.lists(st.integers(1, 6), max_size=3), uploading=st.booleans()
+        target=replicas,
+        hours=st.lists(st.integers(1, 6) | st.just(30), max_size=3),
+        uploading=st.booleans(),
     )
     def begin(self, hours: list[int], uploading: bool) -> Replica:
         """Most runs begin with a node that died: what its agent had acknowledged, two deliveries of
-        so many events in each hour, lies on its disk, and the agent lives on another."""
+        so many events in each hour (thirty are more than the quota holds), lies on its disk, and
+        the agent lives on another."""
         replica = self.start_replica()
         for events in hours:
             for _ in range(2):
