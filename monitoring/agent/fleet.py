@@ -5,6 +5,7 @@
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -107,16 +108,28 @@ def is_alive(seen_s: float, now_s: float) -> bool:
     return abs(now_s - seen_s) <= ALIVE_S
 
 
+def drops(report: ReplicaReport) -> Counter[str]:
+    """Add up by reason the events that a replica's captures have lost for good."""
+    dropped = Counter[str]()
+    for capture in report.captures:
+        dropped.update(capture.dropped)
+    return dropped
+
+
 class Fleet:
     """What replicas report to this agent, beside what is known from others. Thread-safe."""
 
     def __init__(self) -> None:
         self._memory = FleetMemory()
         self._noted: dict[str, tuple[float, ReplicaReport]] = {}  # not in the file yet
+        self._dropped_s: dict[str, float] = {}  # by replica: when it last told of another drop
         self._mutex = threading.Lock()
 
     def note(self, report: ReplicaReport, now_s: float) -> None:
         with self._mutex:
+            known = self._memory.latest.get(report.replica)
+            if drops(report).total() > (drops(known[1]).total() if known else 0):
+                self._dropped_s[report.replica] = now_s
             self._memory.put(now_s, report)
             self._noted.pop(report.replica, None)
             self._noted[report.replica] = self._memory.latest[report.replica]
@@ -147,6 +160,16 @@ class Fleet:
         """List the latest report of each replica with the time it came."""
         with self._mutex:
             return list(self._memory.latest.values())
+
+    def last_drops(self) -> dict[str, float]:
+        """Tell by replica when a report to this agent first told of its latest drop."""
+        with self._mutex:
+            self._dropped_s = {
+                replica: dropped_s
+                for replica, dropped_s in self._dropped_s.items()
+                if replica in self._memory.latest
+            }
+            return dict(self._dropped_s)
 
     def close(self, replica: str, seen_s: float) -> None:
         """Note that the journals of a replica, silent since ``seen_s``, have been handed over."""

@@ -4,14 +4,14 @@ Numbers stand in fields, what asks for a person in ``warnings``, one sentence ea
 only when the agent itself does not work; warnings alone mean that it copes.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
 
-from monitoring.agent.fleet import is_alive
+from monitoring.agent.fleet import drops, is_alive
 from monitoring.agent.nodes import NodeHealth
 from monitoring.agent.spool import SpoolState
 from monitoring.events import ReplicaReport
@@ -20,6 +20,7 @@ Kind = Literal["agent", "spool", "storage", "dead_letters", "nodes", "drops", "r
 
 NEARLY_FULL: Final = 0.9
 PATIENCE_S: Final = 60.0
+DROPS_OPEN_S: Final = 600.0
 
 
 class SinkHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,8 @@ class AgentHealth(msgspec.Struct, frozen=True, kw_only=True):
     """One shard: the agent, its spool and sink, the replicas that report to it, silent nodes.
 
     ``causes`` are what alerts open for: the first warning of each kind. Storage that fails does
-    after ``PATIENCE_S``, since every upload is tried again.
+    after ``PATIENCE_S``, since every upload is tried again; drops do until none has been told of
+    for ``DROPS_OPEN_S``, and stay a warning as long as their replica lives.
     """
 
     shard: str
@@ -70,7 +72,8 @@ class AgentHealth(msgspec.Struct, frozen=True, kw_only=True):
 class Observed:
     """What ``judge`` looks at.
 
-    ``troubles`` are chores of the agent that fail now, ``dead_threads`` threads that have ended.
+    ``troubles`` are chores of the agent that fail now, ``dead_threads`` threads that have ended,
+    ``last_drops`` tell by replica when its latest drop became known.
     """
 
     shard: str
@@ -81,6 +84,7 @@ class Observed:
     spool: SpoolHealth
     dead_letters: tuple[str, ...]
     reports: tuple[tuple[float, ReplicaReport], ...]
+    last_drops: Mapping[str, float]
     nodes: tuple[NodeHealth, ...]
 
 
@@ -107,6 +111,9 @@ def judge(seen: Observed) -> AgentHealth:
     failing_since_s = seen.sink.failing_since_s
     if failing_since_s is not None and seen.now_s - failing_since_s < PATIENCE_S:
         del causes["storage"]
+    causes.pop("drops", None)
+    for text in _drops(seen, within_s=DROPS_OPEN_S):
+        causes.setdefault("drops", text)
     return AgentHealth(
         shard=seen.shard,
         ok=not seen.dead_threads,
@@ -153,13 +160,12 @@ def _warnings(seen: Observed, replicas: Iterable[ReplicaWarnings]) -> Iterable[t
         yield from (("replicas", text) for text in replica.warnings)
 
 
-def _drops(seen: Observed) -> Iterable[str]:
-    """Name the living replicas that have lost events for good."""
+def _drops(seen: Observed, within_s: float = math.inf) -> Iterable[str]:
+    """Name the living replicas that have lost events for good, the last one ``within_s`` ago."""
     for seen_s, report in seen.reports:
-        dropped = Counter[str]()
-        for capture in report.captures:
-            dropped.update(capture.dropped)
-        if dropped.total() and is_alive(seen_s, seen.now_s):
+        dropped = drops(report)
+        recent = abs(seen.now_s - seen.last_drops.get(report.replica, -math.inf)) <= within_s
+        if dropped and recent and is_alive(seen_s, seen.now_s):
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
             yield f"replica {report.replica}: {dropped.total()} events were dropped ({reasons})"
 

@@ -215,6 +215,7 @@ class MonitoringService:
                 spool=spool,
                 dead_letters=self.spool.dead_letters.names(),
                 reports=tuple(self._fleet.reports()),
+                last_drops=self._fleet.last_drops(),
                 nodes=tuple(self.nodes.health()),
             )
         )

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from monitoring.agent.health import Observed, SinkHealth, SpoolHealth, judge
+from monitoring.agent.health import DROPS_OPEN_S, Observed, SinkHealth, SpoolHealth, judge
 from monitoring.agent.nodes import NodeHealth
 from tests.monitoring.agent.test_metrics import report
 
@@ -21,6 +21,7 @@ def seen(**changes):
         "spool": ROOMY,
         "dead_letters": (),
         "reports": (),
+        "last_drops": {},
         "nodes": (),
     }
     return judge(Observed(**{**fine, **changes}))
@@ -94,5 +95,19 @@ def test_lost_events_are_told_with_their_reasons_while_their_replica_lives():
     capture = msgspec.structs.replace(report("r").captures[0], dropped={"journal_full": 2})
     lossy = msgspec.structs.replace(report("r"), captures=(capture, capture))
     told = "replica r: 4 events were dropped (journal_full 4)"
-    assert seen(reports=((99.0, lossy),)).causes == {"drops": told}
-    assert seen(reports=((1.0, lossy),)).causes == {}
+    assert seen(reports=((99.0, lossy),)).warnings == (told,)
+    assert seen(reports=((1.0, lossy),)).warnings == ()
+
+
+def test_an_alert_of_drops_is_resolved_when_none_came_for_a_while():
+    def lossy(replica):
+        capture = msgspec.structs.replace(report(replica).captures[0], dropped={"journal_full": 2})
+        return msgspec.structs.replace(report(replica), captures=(capture,))
+
+    now_s = 100.0 + DROPS_OPEN_S
+    both = ((now_s, lossy("r1")), (now_s, lossy("r2")))
+    health = seen(now_s=now_s, reports=both, last_drops={"r1": 99.0, "r2": 100.0})
+    assert health.causes == {"drops": "replica r2: 2 events were dropped (journal_full 2)"}
+    over = seen(now_s=now_s, reports=both, last_drops={"r1": 99.0, "r2": 99.0})
+    assert over.causes == {}
+    assert len(over.warnings) == 2  # they are lost all the same

@@ -157,3 +157,15 @@ def test_copies_that_a_shadow_dropped_are_counted_by_reason():
     labels = {"model": "credit", "variant": "shadow", "version": "2", "reason": "queue_full"}
     name = ("treeline_shadow_dropped_requests_total", tuple(sorted(labels.items())))
     assert samples(fleet)[name] == 6
+
+
+def test_the_time_of_a_replicas_last_drop_is_known_while_the_replica_is():
+    fleet = Fleet()
+    for now_s, dropped in ((1.0, 0), (2.0, 3), (3.0, 3)):
+        fleet.note(report("r1", dropped=dropped), now_s)
+    assert fleet.last_drops() == {"r1": 2.0}
+    fleet.note(report("r1", dropped=4), 4.0)
+    assert fleet.last_drops() == {"r1": 4.0}
+    for n in range(MAX_REPLICAS):
+        fleet.note(report(f"later-{n}"), 5.0)
+    assert fleet.last_drops() == {}
