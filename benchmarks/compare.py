@@ -79,7 +79,7 @@ def decided_at(values: np.ndarray, treated: np.ndarray, plan: float) -> float:
 def worth_a_look(first: np.ndarray, second: np.ndarray) -> list[int]:
     """Looks at which zero can be excluded at all: its distance is 2.5 standard errors or more.
 
-    Only saves time: the boundary never comes below 3.0, and the code under test decides.
+    Only saves time: the boundary never comes below 2.7, and the code under test decides.
     """
     with np.errstate(all="ignore"):
         arms = [
