@@ -1,4 +1,4 @@
-"""Seeded chaos: what is hit and when, the processes of one cluster, paced load, and the audit.
+"""Chaos carried out: the processes of one cluster, the blows on it, paced load, and the audit.
 
 The audit compares what clients saw with what lies on storage. A request that failed at its client
 may or may not be in the log: its replica may have died between journal and response.
@@ -11,68 +11,25 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import Final, TypeVar, assert_never
 
 import aiohttp
+import httpx
 
+from tests.e2e.application import Application
+from tests.e2e.blows import Blow, Fill, Kill, Outage, Release, Skew, Target
 from tests.e2e.log import query, wait_for
-from tests.e2e.s3 import Fault, FaultProxy, S3Server
+from tests.e2e.releases import changed, set_clocks
+from tests.e2e.s3 import Fault, FaultProxy
 
+FILL_PER_S: Final = 600.0
 
-class Target(StrEnum):
-    """A kind of process, named by how its command line begins."""
-
-    REPLICA = "ray::ServeReplica:treeline:ModelServer"
-    AGENT = "ray::MonitoringAgentActor"
-    CONTROLLER = "ray::ServeController"
-    HAPROXY_MANAGER = "ray::HAProxyManager"
-    HAPROXY = "haproxy"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kill:
-    """SIGKILL one process of a kind, ``wait_s`` after the blow before."""
-
-    wait_s: float
-    target: Target
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outage:
-    """Storage fails like this for a while; kills go on meanwhile."""
-
-    wait_s: float
-    fault: Fault
-    kills: tuple[Kill, ...]
-
-
-Blow = Kill | Outage
-
-
-def plan(rng: random.Random, *, kills: int, outages: int, mean_wait_s: float) -> list[Blow]:
-    """Draw a schedule: every target is hit in turn, in random order, at random moments.
-
-    An outage holds two of the kills, so that processes die and come back while storage is away.
-    """
-    targets: list[Target] = []
-    while len(targets) < kills:
-        targets += rng.sample(list(Target), k=len(Target))
-
-    def kill() -> Kill:
-        return Kill(wait_s=rng.uniform(0.2, 2 * mean_wait_s), target=targets.pop())
-
-    del targets[kills:]
-    faults = [Fault.REFUSE, Fault.DROP_RESPONSE, Fault.RESET_UPLOAD, Fault.SLOW_DOWN, Fault.HANG]
-    faults = [faults[n % len(faults)] for n in range(outages)]
-    blows: list[Blow] = [
-        Outage(wait_s=0.0, fault=fault, kills=(kill(), kill())) for fault in faults
-    ]
-    blows += [kill() for _ in range(len(targets))]
-    rng.shuffle(blows)
-    return blows
+_State = TypeVar("_State")
 
 
 class Cluster:
@@ -130,30 +87,97 @@ def is_target(title: str, target: Target) -> bool:
     return title.startswith(target)
 
 
-def strike(
-    blows: list[Blow], cluster: Cluster, proxy: FaultProxy, traffic: "Traffic", rng: random.Random
-) -> None:
-    """Carry a plan out; storage is back at the end, whatever happened.
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All that a plan is carried out on."""
+
+    application: Application
+    cluster: Cluster
+    proxy: FaultProxy
+    traffic: "Traffic"
+    rng: random.Random
+
+
+def strike(blows: Iterable[Blow], stage: Stage) -> None:
+    """Carry a plan out; storage, clocks and release are as before at the end, whatever happened.
 
     Each blow waits until requests are answered again after the one before: a service that is down
     all the time has nothing to lose. Prints a line for each.
     """
     for blow in blows:
-        traffic.wait_for_answers(50)
+        stage.traffic.wait_for_answers(50)
         time.sleep(blow.wait_s)
-        what = f"kill {blow.target.name}" if isinstance(blow, Kill) else f"outage {blow.fault}"
-        so_far = f"{cluster.killed.total()} killed, {dict(traffic.outcomes)}"
-        print(f"{time.strftime('%H:%M:%S')} {what:<22} after {so_far}", flush=True)
+        so_far = f"{stage.cluster.killed.total()} killed, {dict(stage.traffic.outcomes)}"
+        print(f"{time.strftime('%H:%M:%S')} {in_words(blow):<24} after {so_far}", flush=True)
         match blow:
             case Kill():
-                cluster.kill(blow.target, rng)
+                stage.cluster.kill(blow.target, stage.rng)
             case Outage():
-                proxy.switch(blow.fault)
-                try:
-                    strike(list(blow.kills), cluster, proxy, traffic, rng)
-                    traffic.wait_for_answers(50)
-                finally:
-                    proxy.switch(Fault.PASS)
+                with switched(stage.proxy.switch, blow.fault, Fault.PASS):
+                    strike(blow.kills, stage)
+                    stage.traffic.wait_for_answers(50)
+            case Skew():
+                set_ahead = partial(set_clocks, stage.application.folder)
+                with switched(set_ahead, blow.ahead_s, 0.0):
+                    strike(blow.kills, stage)
+                    stage.traffic.wait_for_answers(50)
+            case Fill():
+                fill_a_journal(stage)
+            case Release():
+                before = stage.application.document
+                after = changed(before, blow.change, stage.application.folder)
+                with switched(stage.application.deploy, after, before):
+                    stage.traffic.wait_for_answers(100)
+            case _:
+                assert_never(blow)
+
+
+def in_words(blow: Blow) -> str:
+    match blow:
+        case Kill():
+            return f"kill {blow.target.name}"
+        case Outage():
+            return f"outage {blow.fault}"
+        case Skew():
+            return f"clocks {blow.ahead_s:+.0f} s"
+        case Fill():
+            return "fill a journal"
+        case Release():
+            return f"release: {blow.change}"
+        case _:
+            assert_never(blow)
+
+
+@contextmanager
+def switched(switch: Callable[[_State], object], to: _State, back: _State) -> Iterator[None]:
+    switch(to)
+    try:
+        yield
+    finally:
+        switch(back)
+
+
+def warnings(application: Application) -> list[str]:
+    answer = httpx.get(f"{application.url}/monitor/api/health", timeout=30).json()
+    found: list[str] = answer["warnings"]
+    return found
+
+
+def fill_a_journal(stage: Stage) -> None:
+    """Stop the agent until a journal drops events for want of room, and some requests longer."""
+    wait_for(lambda: bool(stage.cluster.pids(Target.AGENT)), timeout_s=120, what="an agent")
+    agent = stage.cluster.pids(Target.AGENT)[-1]
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        with stage.traffic.at_rate(FILL_PER_S):
+            wait_for(
+                lambda: any("past the quota" in line for line in warnings(stage.application)),
+                timeout_s=120,
+                what="a warning of a full journal",
+            )
+            stage.traffic.wait_for_answers(1000)
+    finally:
+        os.kill(agent, signal.SIGCONT)
 
 
 class Traffic:
@@ -166,11 +190,11 @@ class Traffic:
         self.answered: list[str] = []
         self.failed: dict[str, str] = {}
         self.latencies_s: list[float] = []
+        self.prefix = prefix
         self._url = url
         self._body = body
-        self._prefix = prefix
         self._workers = 16
-        self._pause_s = self._workers / rate_per_s
+        self._rate_per_s = rate_per_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -188,6 +212,15 @@ class Traffic:
         seen = len(self.answered)
         wait_for(lambda: len(self.answered) >= seen + more, timeout_s=240, what=f"{more} answers")
 
+    @contextmanager
+    def at_rate(self, per_s: float) -> Iterator[None]:
+        """Send at another rate for a while; what cannot be answered so fast is sent later."""
+        before, self._rate_per_s = self._rate_per_s, per_s
+        try:
+            yield
+        finally:
+            self._rate_per_s = before
+
     @property
     def outcomes(self) -> Counter[str]:
         return Counter({"200": len(self.answered)}) + Counter(self.failed.values())
@@ -201,12 +234,14 @@ class Traffic:
         number = 0
         due_s = time.monotonic()
         while not self._stop.is_set():
-            name = f"{self._prefix}-{worker}-{number}"
+            name = f"{self.prefix}-{worker}-{number}"
             await self._send(session, name)
             number += 1
             if name in self.failed:  # a service that is down is not hammered
                 await asyncio.sleep(0.2)
-            due_s = max(due_s + self._pause_s, time.monotonic() - 1.0)  # no rush after a stall
+            due_s = max(
+                due_s + self._workers / self._rate_per_s, time.monotonic() - 1.0
+            )  # no rush after a stall
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
     async def _send(self, session: aiohttp.ClientSession, name: str) -> None:
@@ -244,10 +279,11 @@ class Audit:
         )
 
 
-def audit(local_sink: Path, traffic: Traffic, prefix: str) -> Audit:
+def audit(local_sink: Path, traffic: Traffic) -> Audit:
     """Compare; requests of one row, so an event is a row."""
     columns = "request_id, event_id, producer, seq"
-    rows = query(local_sink, f"select {columns} from {{log}} where request_id like '{prefix}-%'")
+    where = f"request_id like '{traffic.prefix}-%'"
+    rows = query(local_sink, f"select {columns} from {{log}} where {where}")
     requests = {row[0] for row in rows}
     return Audit(
         missing=set(traffic.answered) - requests,
@@ -256,18 +292,3 @@ def audit(local_sink: Path, traffic: Traffic, prefix: str) -> Audit:
         repeated_events=len(rows) - len({row[1] for row in rows}),
         repeated_numbers=len(rows) - len({(row[2], row[3]) for row in rows}),
     )
-
-
-def wait_until_stored(
-    server: S3Server, sink: str, local_sink: Path, traffic: Traffic, prefix: str
-) -> None:
-    """Mirror the sink until it holds every answered request.
-
-    Long enough for a journal's drain, a recreated agent and its longest wait between uploads.
-    """
-
-    def complete() -> bool:
-        server.mirror(sink, local_sink)
-        return not audit(local_sink, traffic, prefix).missing
-
-    wait_for(complete, timeout_s=240, what="every answered request on storage")

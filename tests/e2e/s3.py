@@ -20,9 +20,9 @@ import s3fs
 from tests.e2e.application import free_port
 
 START_TIMEOUT_S = 60.0
-SLOW_DOWN = (
-    b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code>"
-    b"<Message>Please reduce your request rate.</Message></Error>"
+DELAY_S = 3.0
+ERROR = (
+    b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%b</Code><Message>No.</Message></Error>"
 )
 
 
@@ -152,6 +152,8 @@ class Fault(StrEnum):
 
     PASS = "pass"
     REFUSE = "refuse"  # nobody listens
+    DELAY = "delay"  # every answer comes late
+    ERROR = "error"  # 500 to every request
     SLOW_DOWN = "slow_down"  # 503 to every request
     HANG = "hang"  # takes requests and never answers
     RESET_UPLOAD = "reset_upload"  # the body reaches the server in part
@@ -210,7 +212,9 @@ class FaultProxy:
         try:
             match self._fault:
                 case Fault.SLOW_DOWN:
-                    await self._slow_down(reader, writer)
+                    await refuse(reader, writer, b"503 Slow Down", b"SlowDown")
+                case Fault.ERROR:
+                    await refuse(reader, writer, b"500 Internal Server Error", b"InternalError")
                 case Fault.HANG:
                     while await reader.read(1 << 16):
                         pass
@@ -222,12 +226,6 @@ class FaultProxy:
             self._open.discard(writer)
             self._tasks.discard(task)
             writer.close()
-
-    async def _slow_down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(SLOW_DOWN)}\r\n"
-        writer.write(head.encode() + b"Connection: close\r\n\r\n" + SLOW_DOWN)
-        await writer.drain()
 
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault
@@ -255,6 +253,8 @@ class FaultProxy:
                 if fault is Fault.DROP_RESPONSE and uploading.is_set() and not interim:
                     self.dropped_responses += 1
                     raise ConnectionResetError("the answer is dropped")
+                if fault is Fault.DELAY:
+                    await asyncio.sleep(DELAY_S)
                 writer.write(data)
                 await writer.drain()
 
@@ -269,6 +269,17 @@ class FaultProxy:
             await asyncio.gather(*relays, return_exceptions=True)
             self._open.discard(up_writer)
             up_writer.close()
+
+
+async def refuse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: bytes, code: bytes
+) -> None:
+    """Answer one request with an error and close."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = ERROR % code
+    writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n" % (status, len(body)))
+    writer.write(b"Connection: close\r\n\r\n" + body)
+    await writer.drain()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

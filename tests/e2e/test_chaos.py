@@ -10,7 +10,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,14 +20,17 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.application import REPOSITORY, Application, merge
-from tests.e2e.chaos import Cluster, Target, Traffic, audit, plan, strike, wait_until_stored
+from tests.e2e.application import REPOSITORY, Application
+from tests.e2e.blows import Blow, Change, Fill, Target, plan
+from tests.e2e.chaos import Cluster, Stage, Traffic, audit, strike
 from tests.e2e.log import query, verify, wait_for
+from tests.e2e.releases import changed, set_clocks, with_application, with_own_folder
 from tests.e2e.s3 import FaultProxy, S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
 
 SINK = "log/treeline"
+QUOTA_BYTES = 2 * 1024 * 1024  # a minute of a replica's requests, ten seconds of ``FILL_PER_S``
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +45,11 @@ def application(
     changes = {
         "model_root": str(demo_root),
         "agent": {"file_max_age_s": 3},
+        "capture": {"journal": {"segment_bytes": 256 * 1024, "quota_bytes": QUOTA_BYTES}},
         "serving": {"num_replicas": 2, "num_cpus": 0.1},
     }
-    application = document["applications"][0]
-    application["args"] = merge(application["args"], changes)
     folder = tmp_path_factory.mktemp("chaos")
+    document = with_own_folder(with_application(document, {"args": changes}), folder)
     running = Application(folder, document, s3_server.environment(endpoint=s3_proxy.endpoint))
     try:
         running.start()
@@ -61,56 +63,70 @@ def local_sink(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mirror")
 
 
-def predict_url(application: Application) -> str:
-    return f"{application.url}/predict"
+def check_log(
+    server: S3Server, local_sink: Path, traffic: Traffic, before: Counter[str]
+) -> Counter[str]:
+    """Answered requests are stored once each, nothing else is, and the ledger agrees.
 
+    Those for which a journal had no room are counted instead; returns these drops. ``before`` are
+    the drops of earlier load. A request that failed at its client may be among them as well.
+    """
 
-def check_log(server: S3Server, local_sink: Path, traffic: Traffic, prefix: str) -> None:
-    """Answered requests are stored once each, nothing else is, and the ledger agrees."""
-    wait_until_stored(server, SINK, local_sink, traffic, prefix)
-    wait_for(lambda: settled(server, local_sink), timeout_s=240, what="a ledger without gaps")
-    found = audit(local_sink, traffic, prefix)
-    assert found.clean, found
-    verdict = verify(str(local_sink))
-    assert verdict["ok"], verdict["problems"]
-    counts = {name: verdict[name] for name in ("received", "written", "sampled_out", "dropped")}
-    print(f"{prefix}: {dict(traffic.outcomes)}; all answered stored once; ledger {counts}")
+    def accounted() -> bool:
+        server.mirror(SINK, local_sink)
+        verdict = verify(str(local_sink))
+        full = (Counter(verdict["dropped"]) - before)["journal_full"]
+        missing = len(audit(local_sink, traffic).missing)
+        return bool(verdict["ok"]) and missing <= full <= missing + len(traffic.failed)
 
-
-def settled(server: S3Server, local_sink: Path) -> bool:
-    """Files of one producer's numbers may reach storage out of order while a backlog drains."""
-    server.mirror(SINK, local_sink)
-    ok: bool = verify(str(local_sink))["ok"]
-    return ok
+    wait_for(accounted, timeout_s=300, what="every answered request stored or counted")
+    found = audit(local_sink, traffic)
+    assert dataclasses.replace(found, missing=set()).clean, found
+    dropped = dropped_events(server, local_sink) - before
+    assert dropped.keys() <= {"journal_full", "torn"}, dropped
+    print(
+        f"{traffic.prefix}: {dict(traffic.outcomes)}; stored once but {len(found.missing)}"
+        f" of {dropped['journal_full']} dropped for want of room"
+    )
+    return dropped
 
 
 def run_chaos(
-    application: Application,
+    stage: Stage,
     server: S3Server,
-    proxy: FaultProxy,
     local_sink: Path,
+    blows: list[Blow],
+    *,
+    kills_until_s: float = 0.0,
+    mean_wait_s: float,
+) -> Counter[str]:
+    """Carry a plan out, and more kills of the same kinds until then; return what was dropped."""
+    before = dropped_events(server, local_sink)
+    with stage.traffic:
+        strike(blows, stage)
+        while time.monotonic() < kills_until_s:
+            strike(plan(stage.rng, kills=1, mean_wait_s=mean_wait_s), stage)
+        stage.traffic.wait_for_answers(300)
+    return check_log(server, local_sink, stage.traffic, before)
+
+
+def stage_for(
+    application: Application,
+    proxy: FaultProxy,
     body: bytes,
     *,
-    seed: int,
-    kills: int,
-    outages: int,
-    mean_wait_s: float,
-    least_s: float = 0.0,
-) -> Cluster:
-    """Carry a plan out, and more kills of the same kinds until ``least_s`` seconds are over."""
-    rng = random.Random(seed)
-    blows = plan(rng, kills=kills, outages=outages, mean_wait_s=mean_wait_s)
-    cluster = Cluster(application.ray_folder)
-    prefix = f"chaos{seed}"
-    ends_s = time.monotonic() + least_s
-    with Traffic(predict_url(application), body, prefix=prefix) as traffic:
-        strike(blows, cluster, proxy, traffic, rng)
-        while time.monotonic() < ends_s:
-            more = plan(rng, kills=1, outages=0, mean_wait_s=mean_wait_s)
-            strike(more, cluster, proxy, traffic, rng)
-        traffic.wait_for_answers(300)
-    check_log(server, local_sink, traffic, prefix)
-    return cluster
+    prefix: str,
+    seed: int = 0,
+    rate_per_s: float = 150.0,
+) -> Stage:
+    url = f"{application.url}/predict"
+    return Stage(
+        application=application,
+        cluster=Cluster(application.ray_folder),
+        proxy=proxy,
+        traffic=Traffic(url, body, prefix=prefix, rate_per_s=rate_per_s),
+        rng=random.Random(seed),
+    )
 
 
 def test_killing_everything_loses_and_doubles_nothing(
@@ -120,164 +136,59 @@ def test_killing_everything_loses_and_doubles_nothing(
     local_sink: Path,
     body: bytes,
 ) -> None:
-    cluster = run_chaos(
-        application,
-        s3_server,
-        s3_proxy,
-        local_sink,
-        body,
-        seed=1,
-        kills=7,
-        outages=1,
-        mean_wait_s=2,
-    )
-    assert set(cluster.killed) == set(Target)
-    assert cluster.killed.total() == 7
+    stage = stage_for(application, s3_proxy, body, prefix="chaos1", seed=1)
+    blows = plan(stage.rng, mean_wait_s=2, kills=7, outages=2, skews=1)
+    dropped = run_chaos(stage, s3_server, local_sink, blows, mean_wait_s=2)
+    assert "journal_full" not in dropped
+    assert set(stage.cluster.killed) == set(Target)
+    assert stage.cluster.killed.total() == 7
 
 
 def test_releases_and_scaling_down_under_load_lose_and_double_nothing(
     application: Application,
     s3_server: S3Server,
+    s3_proxy: FaultProxy,
     local_sink: Path,
     body: bytes,
 ) -> None:
     """Changed args, changed code, then one replica instead of two, each while requests come."""
     document = application.document
-    with Traffic(predict_url(application), body, prefix="release") as traffic:
-        for release in (changed_args, changed_code, scaled_down):
-            document = release(document, application.folder)
+    before = dropped_events(s3_server, local_sink)
+    stage = stage_for(application, s3_proxy, body, prefix="release")
+    with stage.traffic as traffic:
+        for change in Change:
+            document = changed(document, change, application.folder)
             application.deploy(document)
             traffic.wait_for_answers(300)
         wait_for(
-            lambda: len(Cluster(application.ray_folder).pids(Target.REPLICA)) == 1,
+            lambda: len(stage.cluster.pids(Target.REPLICA)) == 1,
             timeout_s=120,
             what="one replica",
         )
-    answer = httpx.post(predict_url(application), content=body)
+    answer = httpx.post(f"{application.url}/predict", content=body)
     assert answer.headers["x-release"] == "2"
-    check_log(s3_server, local_sink, traffic, "release")
-
-
-def changed_args(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Other limits and another file age: replicas and agents are both replaced."""
-    journal = {"segment_bytes": 64 * 1024, "quota_bytes": 512 * 1024}
-    args = {"capture": {"batch_rows": 200, "journal": journal}, "agent": {"file_max_age_s": 2}}
-    return with_application(document, {"args": args})
-
-
-def changed_code(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A second release of the code: the same application, whose answers say that they are new.
-
-    The clocks of its processes can be set, see ``SCRIPTED_CLOCK``.
-    """
-    (folder / "release_two.py").write_text(RELEASE_TWO)
-    (folder / "sitecustomize.py").write_text(SCRIPTED_CLOCK.format(file=str(folder / "clock")))
-    new = {
-        "import_path": "release_two:build",
-        "runtime_env": {"env_vars": {"PYTHONPATH": f"{folder}:{REPOSITORY}"}},
-    }
-    return with_application(document, new)
-
-
-RELEASE_TWO = """
-from serve_app import app, model_server
-
-
-class ModelServer(model_server.ModelServer):
-    def __serve_build_asgi_app__(self):
-        inner = super().__serve_build_asgi_app__()
-
-        async def outer(scope, receive, send):
-            async def tagged(message):
-                if message["type"] == "http.response.start":
-                    headers = [*message["headers"], (b"x-release", b"2")]
-                    message = {**message, "headers": headers}
-                await send(message)
-
-            await inner(scope, receive, tagged)
-
-        return outer
-
-
-app.ModelServer = ModelServer
-build = app.build
-"""
-
-
-# Python runs this before anything else in every process that finds it on its path. The file holds
-# seconds that are added to the wall clock; the monotonic clock goes on as it does.
-SCRIPTED_CLOCK = """
-import os
-import time
-
-real_ns = time.time_ns
-
-
-def ahead_ns():
-    try:
-        with open({file!r}) as file:
-            return int(float(file.read() or 0) * 1e9)
-    except OSError:
-        return 0
-
-
-time.time_ns = lambda: real_ns() + ahead_ns()
-time.time = lambda: time.time_ns() / 1e9
-"""
-
-
-def scaled_down(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    deployment = document["applications"][0]["deployments"][0] | {"num_replicas": 1}
-    return with_application(document, {}) | {
-        "applications": [document["applications"][0] | {"deployments": [deployment]}]
-    }
-
-
-def with_application(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return document | {"applications": [merge(document["applications"][0], changes)]}
+    assert not check_log(s3_server, local_sink, traffic, before)
 
 
 def test_a_full_quota_costs_counted_events_and_no_request(
-    application: Application, s3_server: S3Server, local_sink: Path, body: bytes
+    application: Application,
+    s3_server: S3Server,
+    s3_proxy: FaultProxy,
+    local_sink: Path,
+    body: bytes,
 ) -> None:
     """The agent stands still until the journal is full: stored and counted drops are all answers.
 
-    Runs on what the releases left: one replica, whose journal may use 512 KiB.
+    Runs on what the releases left: one replica.
     """
     before = dropped_events(s3_server, local_sink)
-    (agent,) = Cluster(application.ray_folder).pids(Target.AGENT)
-    with Traffic(predict_url(application), body, prefix="quota", rate_per_s=300) as traffic:
-        traffic.wait_for_answers(100)
-        os.kill(agent, signal.SIGSTOP)
-        try:
-            wait_for(
-                lambda: any("past the quota" in line for line in warnings(application)),
-                timeout_s=60,
-                what="a warning of the full journal",
-            )
-            traffic.wait_for_answers(1000)
-        finally:
-            os.kill(agent, signal.SIGCONT)
+    stage = stage_for(application, s3_proxy, body, prefix="quota")
+    with stage.traffic as traffic:
+        strike([Fill(wait_s=0.0)], stage)
         traffic.wait_for_answers(300)
     assert not traffic.failed, traffic.outcomes
-
-    def accounted() -> bool:
-        dropped = dropped_events(s3_server, local_sink) - before
-        missing = len(audit(local_sink, traffic, "quota").missing)
-        return missing == dropped.total() and verify(str(local_sink))["ok"]
-
-    wait_for(accounted, timeout_s=240, what="stored and dropped events that make all answers")
-    dropped = dropped_events(s3_server, local_sink) - before
+    dropped = check_log(s3_server, local_sink, traffic, before)
     assert dropped.keys() == {"journal_full"}
-    found = audit(local_sink, traffic, "quota")
-    assert dataclasses.replace(found, missing=set()).clean, found
-    print(f"quota: {dict(traffic.outcomes)}, dropped {dict(dropped)}")
-
-
-def warnings(application: Application) -> list[str]:
-    answer = httpx.get(f"{application.url}/monitor/api/health", timeout=30).json()
-    found: list[str] = answer["warnings"]
-    return found
 
 
 def dropped_events(server: S3Server, local_sink: Path) -> Counter[str]:
@@ -286,22 +197,26 @@ def dropped_events(server: S3Server, local_sink: Path) -> Counter[str]:
 
 
 def test_clocks_that_jump_by_hours_lose_and_double_nothing(
-    application: Application, s3_server: S3Server, local_sink: Path, body: bytes
+    application: Application,
+    s3_server: S3Server,
+    s3_proxy: FaultProxy,
+    local_sink: Path,
+    body: bytes,
 ) -> None:
     """The wall clocks of replica and agent jump, and the agent is killed under each of them.
 
-    Slowly, for the journal's quota is small here and the agent away for half a minute in all.
+    Slowly, for the agent is away for half a minute in all and the journal's quota is small.
     """
-    clock = application.folder / "clock"
-    cluster = Cluster(application.ray_folder)
+    before = dropped_events(s3_server, local_sink)
     began_s = time.time()
-    with Traffic(predict_url(application), body, prefix="clock", rate_per_s=20) as traffic:
+    stage = stage_for(application, s3_proxy, body, prefix="clock", rate_per_s=40)
+    with stage.traffic as traffic:
         for ahead_s in (3 * 3600, -2 * 3600, 0):
-            clock.write_text(str(ahead_s))
+            set_clocks(application.folder, ahead_s)
             traffic.wait_for_answers(60)
-            cluster.kill(Target.AGENT, random.Random(1))
+            stage.cluster.kill(Target.AGENT, stage.rng)
             traffic.wait_for_answers(60)
-    check_log(s3_server, local_sink, traffic, "clock")
+    assert not check_log(s3_server, local_sink, traffic, before)
     rows = query(
         local_sink,
         "select epoch(ts), strftime(ts, 'date=%Y-%m-%d/hour=%H'), filename from {log} "
@@ -357,17 +272,23 @@ def test_soak(
 ) -> None:
     kills = int(os.environ.get("TREELINE_SOAK_KILLS", "60"))
     minutes = float(os.environ.get("TREELINE_SOAK_MINUTES", "30"))
-    cluster = run_chaos(
-        application,
-        s3_server,
-        s3_proxy,
-        local_sink,
-        body,
-        seed=int(os.environ.get("TREELINE_SOAK_SEED", "7")),
+    seed = int(os.environ.get("TREELINE_SOAK_SEED", "7"))
+    stage = stage_for(application, s3_proxy, body, prefix=f"soak{seed}", seed=seed)
+    mean_wait_s = minutes * 60 / kills / 2  # a kill costs about as long until answers come again
+    blows = plan(
+        stage.rng,
+        mean_wait_s=mean_wait_s,
         kills=kills,
-        outages=int(os.environ.get("TREELINE_SOAK_OUTAGES", "5")),
-        mean_wait_s=minutes * 60 / kills / 2,  # a kill costs about as long until answers come again
-        least_s=minutes * 60,
+        outages=int(os.environ.get("TREELINE_SOAK_OUTAGES", "7")),
+        skews=3,
+        fills=2,
+        releases=3,
     )
-    print(f"killed {cluster.killed.total()}: {dict(cluster.killed)}")
-    assert cluster.killed.total() >= kills
+    until_s = time.monotonic() + minutes * 60
+    dropped = run_chaos(
+        stage, s3_server, local_sink, blows, mean_wait_s=mean_wait_s, kills_until_s=until_s
+    )
+    killed = stage.cluster.killed
+    print(f"killed {killed.total()}: {dict(killed)}; dropped {dict(dropped)}")
+    assert killed.total() >= kills
+    assert dropped["journal_full"]

@@ -18,7 +18,8 @@ import msgspec
 import pytest
 
 from tests.e2e.application import REPOSITORY, Application, quickstart
-from tests.e2e.chaos import Cluster, Target, Traffic, audit
+from tests.e2e.blows import Target
+from tests.e2e.chaos import Cluster, Traffic, audit
 from tests.e2e.log import query, verify, wait_for
 from tests.monitoring.agent.conftest import STREAM, Agent, delivery
 
@@ -134,7 +135,7 @@ def left_by_an_agent(disk: Path, folder: Path) -> None:
 
 
 def unstored(application: Application, traffic: Traffic) -> set[str]:
-    return audit(application.sink, traffic, "n").missing
+    return audit(application.sink, traffic).missing
 
 
 def test_what_a_dead_node_held_is_stored_once_when_it_returns(
@@ -175,7 +176,7 @@ def test_what_a_dead_node_held_is_stored_once_when_it_returns(
     finally:
         second.kill()
     wait_for(lambda: verify(str(application.sink))["ok"], timeout_s=60, what="a closed ledger")
-    found = audit(application.sink, traffic, "n")
+    found = audit(application.sink, traffic)
     assert found.clean, found
     assert verify(str(application.sink))["dropped"] == {}
     rows = query(

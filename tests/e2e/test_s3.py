@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tests.e2e.application import REPOSITORY, Application, merge
-from tests.e2e.chaos import Cluster, Target, Traffic
+from tests.e2e.blows import Target
+from tests.e2e.chaos import Cluster, Traffic
 from tests.e2e.log import count, query, verify, wait_for
 from tests.e2e.s3 import Fault, FaultProxy, S3Server
 from tests.e2e.traffic import load
@@ -116,7 +117,7 @@ def test_requests_are_answered_while_storage_fails(
         url = f"{application.url}/predict"
         answers = load(url, body, requests=400, concurrency=4, prefix=f"away_{fault}")
         assert answers.statuses == {200: 400}
-        if fault is not Fault.HANG:  # noticed only after the time-out, or when it is cut
+        if fault not in (Fault.HANG, Fault.DELAY):  # noticed after the time-out at the earliest
             wait_for(
                 lambda: failed_uploads(application) > failures,
                 timeout_s=90,

@@ -21,7 +21,8 @@ import yaml
 from scipy.stats import binomtest
 
 from tests.e2e.application import REPOSITORY, Application, merge
-from tests.e2e.chaos import Cluster, Target, Traffic
+from tests.e2e.blows import Target
+from tests.e2e.chaos import Cluster, Traffic
 from tests.e2e.log import query, verify, wait_for
 
 pytestmark = pytest.mark.ray
