@@ -1,5 +1,8 @@
 """Share of late requests for any number of replicas and any rate, and its inversion.
 
+Late means late by its wait, all along: requests whose work alone takes longer than the objective
+(``hopeless_share``) are late with any number of replicas, and replicas can only shorten their wait.
+
 A curve (late share over load) belongs to a replica count. A few counts are simulated
 (``fitting``); until that is done, the closed form (``erlang``) serves with a usual stretch, and
 above the highest simulated load it goes on from there. Between and above the simulated counts, the
@@ -26,7 +29,7 @@ from autoscaling.policy.types import Config
 REFIT_CHANGE: Final = 0.12
 #: Replica counts that are simulated.
 FITTED: Final = (1, 2, 4, 8, 16)
-#: Shares, of the requests that can be in time at all, at which curves are described.
+#: Late shares at which curves are described.
 LEVELS: Final = np.geomspace(5e-4, 1.0, 32)
 #: Above full load a queue grows without end. Over some ten seconds, the time until new replicas
 #: help, a load of 1.06 already makes nearly every request late: 15 per unit of load.
@@ -141,18 +144,16 @@ def capacity_rps(state: CapacityState, replicas: int, mean_s: float, config: Con
         return 0.0
     limit = state.limits.get(replicas)
     if limit is None:
-        allowed = config.error_budget
-        hopeless = _hopeless(state, config)
-        if hopeless > allowed / 2:
-            # Requests that take too long by themselves cannot be helped; judge the others' waits.
-            allowed = hopeless + allowed / 2
+        # Where hopeless requests use up the budget, half of it is still left to waits.
+        budget = config.error_budget
+        allowed = max(budget - hopeless_share(state, config), budget / 2)
         curve = _curves(state, replicas, config)[replicas - 1]
         limit = float(np.interp(allowed, curve, erlang.LOADS))
         state.limits[replicas] = limit
     return limit * replicas / mean_s
 
 
-def _hopeless(state: CapacityState, config: Config) -> float:
+def hopeless_share(state: CapacityState, config: Config) -> float:
     """Share of requests that take longer than the objective by themselves."""
     counts = state.service.counts
     return float(counts[config.slo_s < buckets.MIDDLE_S].sum() / counts.sum())
@@ -171,11 +172,9 @@ def _curves(state: CapacityState, highest: int, config: Config) -> NDArray[np.fl
     left = np.minimum(np.searchsorted(known, place, side="right") - 1, len(known) - 2)
     part = ((place - known[left]) / (known[left + 1] - known[left]))[:, None]
     loads = 1.0 - np.exp(distance[left] * (1.0 - part) + distance[left + 1] * part)
-    hopeless = _hopeless(state, config)
     curves = np.empty((len(counts), len(erlang.LOADS)))
     for i, line in enumerate(np.maximum.accumulate(np.maximum(loads, 0.0), axis=1)):
-        excess = np.interp(erlang.LOADS, [0.0, *line], [0.0, *LEVELS])
-        curves[i] = hopeless + (1.0 - hopeless) * excess
+        curves[i] = np.interp(erlang.LOADS, [0.0, *line], [0.0, *LEVELS])
     state.curves[:] = [curves]
     return curves
 
@@ -185,21 +184,19 @@ def _loads(
 ) -> NDArray[np.float64]:
     """Load at each of ``LEVELS``: as simulated, above that the closed form from there on."""
     service = state.service.counts / state.service.counts.sum()
-    hopeless = _hopeless(state, config)
-    closed = erlang.late_curve(replicas, erlang.LOADS, config.slo_s, service)
-    closed = (np.maximum.accumulate(closed) - hopeless) / (1.0 - hopeless)
+    closed = np.maximum.accumulate(erlang.late_curve(replicas, erlang.LOADS, config.slo_s, service))
     full = np.interp(LEVELS, closed, erlang.LOADS)
     if fit is None:
         return np.clip(1.0 - fitting.USUAL_STRETCH * (1.0 - full), 0.0, 0.995)
-    excess = (np.array(fit.late_shares) - hopeless) / (1.0 - hopeless)
-    seen = excess > LEVELS[0] / 4
+    late = np.array(fit.late_shares)
+    seen = late > LEVELS[0] / 4
     if np.count_nonzero(seen) < 2:
         return np.clip(1.0 - fitting.USUAL_STRETCH * (1.0 - full), 0.0, 0.995)
-    level, load = np.log(excess[seen]), np.array(fit.loads)[seen]
+    level, load = np.log(late[seen]), np.array(fit.loads)[seen]
     wanted = np.log(LEVELS)
     loads = np.interp(wanted, level, load)
     slope = (load[1] - load[0]) / max(level[1] - level[0], 0.1)
     loads = np.where(wanted < level[0], load[0] + slope * (wanted - level[0]), loads)
-    stretch = (1.0 - load[-1]) / (1.0 - float(np.interp(excess[seen][-1], closed, erlang.LOADS)))
+    stretch = (1.0 - load[-1]) / (1.0 - float(np.interp(late[seen][-1], closed, erlang.LOADS)))
     loads = np.where(wanted > level[-1], 1.0 - stretch * (1.0 - full), loads)
     return np.asarray(np.clip(loads, 0.0, 0.995))

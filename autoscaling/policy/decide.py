@@ -122,7 +122,7 @@ def _learn(
     for _ in range(passed):
         forecasts = forecast.update(forecasts, flow.arrivals_rps, ahead_s)
         bursts, peaks = burst.update(bursts, forecasts.rates, ahead_s)
-    busy = flow.arrivals_rps > 0 or flow.waiting > 0
+    busy = flow.arrivals_rps > 0 or flow.waiting > 0 or flow.counts[COMPLETED] > 0
     recent = int(state.hold.needs[-1])
     learned = replace(
         state,
@@ -176,7 +176,7 @@ def _need(
             mean_service_ms=mean_s * 1000.0,
             service_cv=math.sqrt(state.service.squared_cv),
             capacity_rps=capacity.capacity_rps(state.capacity, replicas, mean_s, config),
-            late_share=late_share,
+            late_share=min(late_share + capacity.hopeless_share(state.capacity, config), 1.0),
             backlog=waiting,
             need=replicas,
             correction=correction,
@@ -243,7 +243,8 @@ def _hold_and_guard(
     holding = hold.judge(state.hold, need.lasting, rps, late[:-1], ahead_s)
     window_s = hold.best_window_s(holding, config.price, ahead_s)
     done, within = float(flow.counts[COMPLETED]), float(flow.counts[WITHIN])
-    enough = observation.running > 0 and float(late[-1]) < config.error_budget / 2
+    hopeless = capacity.hopeless_share(state.capacity, config)
+    enough = observation.running > 0 and float(late[-1]) + hopeless < config.error_budget / 2
     recent = (*state.recent_needs, need.replicas)[-BURST_HOLD_S:]
     state = replace(
         state,
@@ -263,6 +264,8 @@ def _hold_and_guard(
     term, why = need.term, _words(need, config)
     if target > need.replicas:
         term, why = Term.HOLD, f"needed {target} within the last {window_s} s; now {why}"
+    if hopeless > config.error_budget:
+        why = f"{hopeless:.1%} take longer than {config.slo_ms:g} ms by themselves; {why}"
     if target < observation.target:
         if within < config.quantile * done:
             share = within / done

@@ -37,18 +37,31 @@ def wait_probability(replicas: int, load: float) -> float:
 def late_curve(
     replicas: int, loads: NDArray[np.float64], slo_s: float, service: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Share of requests whose wait and service take longer than ``slo_s``, for each load below 1.
+    """Share of requests that are late by their wait, for each load below 1.
 
-    ``service`` holds the weights of the buckets, with sum 1. The wait is exponential beyond its
-    probability, slowed by (1 + cv²) / 2 for service times that vary more or less than that.
+    That is: they wait longer than ``slack_s``. ``service`` holds the weights of the buckets, with
+    sum 1. The wait is exponential beyond its probability, slowed by (1 + cv²) / 2 for service times
+    that vary more or less than that.
     """
     used = np.flatnonzero(service)
     weights, middle_s = service[used], buckets.MIDDLE_S[used]
     mean_s = float(weights @ middle_s)
     spread = float(weights @ middle_s**2) / mean_s**2 / 2.0
     rates = (1.0 - loads) * replicas / mean_s / spread
-    left_s = slo_s - middle_s
+    left_s = slack_s(slo_s, middle_s)
     waits = np.array([wait_probability(replicas, float(load)) for load in loads])
-    beyond = np.where(left_s > 0, np.exp(-np.outer(rates, np.maximum(left_s, 0.0))), 1.0)
-    beyond[:, left_s > 0] *= waits[:, None]
+    beyond = waits[:, None] * np.exp(-np.outer(rates, left_s))
     return np.asarray(beyond @ weights)
+
+
+def slack_s(slo_s: float, service_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longest wait after which requests are not late by their wait.
+
+    A request that takes longer than ``slo_s`` on an idle machine is late whatever is decided. It
+    may wait as long as it works: so even a service of nothing but such work keeps up with it, and
+    does not pay for an objective that nothing can meet.
+
+    >>> slack_s(0.2, np.array([0.05, 0.3])).round(3).tolist()
+    [0.15, 0.3]
+    """
+    return np.where(service_s > slo_s, service_s, slo_s - service_s)

@@ -32,7 +32,7 @@ SYSTEMS: Final = LOADS_EACH * REPEATS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What a run has found for one replica count: late shares, rising with the loads."""
+    """What a run has found for one replica count: shares late by their wait, rising with loads."""
 
     replicas: int
     loads: tuple[float, ...]
@@ -82,7 +82,7 @@ def begin(
     """Start a run with empty fleets; ``counts`` is the histogram of service times."""
     service = counts / counts.sum()
     curve = np.maximum.accumulate(erlang.late_curve(replicas, erlang.LOADS, slo_s, service))
-    full = float(np.interp(TOP_BUDGETS * budget + curve[0], curve, erlang.LOADS))
+    full = float(np.interp(TOP_BUDGETS * budget, curve, erlang.LOADS))
     return FitRun(
         replicas=replicas,
         slo_s=slo_s,
@@ -126,8 +126,9 @@ def advance(run: FitRun, steps: int) -> FitRun:
         late=run.late.copy(),
     )
     for i in range(steps):
-        latency_s = _place(moved, gaps[i], services[i], pairs[i])
-        moved.late[:] += (latency_s > run.slo_s) & (run.step + i >= counted_from)
+        wait_s = _place(moved, gaps[i], services[i], pairs[i])
+        late = wait_s > erlang.slack_s(run.slo_s, services[i])
+        moved.late[:] += late & (run.step + i >= counted_from)
     return moved
 
 
@@ -137,7 +138,7 @@ def _place(
     service_s: NDArray[np.float64],
     pair: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Let one request arrive in every system and return its latency; mutates the run's arrays."""
+    """Let one request arrive in every system and return its wait; mutates the run's arrays."""
     every = np.arange(SYSTEMS)
     places = run.finish_s.shape[2]
     run.arrival_s[:] += gap_s
@@ -152,13 +153,14 @@ def _place(
         room = run.finish_s[rows, np.arange(run.replicas)[None, :], run.oldest[full]]
         slot[full] = room.argmin(axis=1)
         now[full] = np.maximum(now[full], room.min(axis=1))
-    finish = np.maximum(now, run.busy_until_s[every, slot]) + service_s
+    begin = np.maximum(now, run.busy_until_s[every, slot])
+    finish = begin + service_s
     at = run.oldest[every, slot]
     run.finish_s[every, slot, at] = finish
     run.oldest[every, slot] = (at + 1) % places
     run.busy_until_s[every, slot] = finish
     run.placed_s[:] = now
-    return np.asarray(finish - run.arrival_s)
+    return np.asarray(begin - run.arrival_s)
 
 
 def result(run: FitRun) -> Fit:

@@ -13,6 +13,8 @@ from autoscaling.policy.telemetry import COMPLETED, SERVICE, SERVICE_SUM, SERVIC
 HALFLIFE_S = 60.0
 HALFLIFE_REQUESTS = 2_000.0
 ENOUGH_REQUESTS = 200.0
+#: No request is worked on for less; a mean below it is no measurement, and its square would vanish.
+SHORTEST_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class ServiceState:
     def known(self) -> bool:
         """Whether enough requests were measured to rely on them."""
         counted = bool(self.counts.sum() > 0)
-        return self.requests >= ENOUGH_REQUESTS and self.sum_s > 0 and counted
+        return self.requests >= ENOUGH_REQUESTS and self.mean_s >= SHORTEST_S and counted
 
     @property
     def mean_s(self) -> float:
@@ -37,7 +39,7 @@ class ServiceState:
 
     @property
     def squared_cv(self) -> float:
-        """Squared coefficient of variation, 0 if the sums contradict each other."""
+        """Squared coefficient of variation, 0 if the sums contradict each other; only if known."""
         return max(self.sumsq_s / self.requests / self.mean_s**2 - 1.0, 0.0)
 
 

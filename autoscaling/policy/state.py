@@ -22,7 +22,7 @@ from autoscaling.policy.service import ServiceState
 from autoscaling.policy.starts import StartsState
 from autoscaling.policy.telemetry import TelemetryState
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class StateError(AutoscalingError, ValueError):

@@ -109,7 +109,8 @@ class Judgement:
 
     Rates are requests per second; ``service_cv`` is the work's standard deviation over its mean;
     ``late_share`` is what the model expects at the decided number of replicas over the likely peaks
-    of the horizon; ``need`` is before holding and bounds.
+    of the horizon, work that takes too long by itself included; ``need`` is before holding and
+    bounds.
     """
 
     arrivals_rps: float = math.nan

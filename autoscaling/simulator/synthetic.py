@@ -75,6 +75,48 @@ def _quiet(t: Rates, rng: np.random.Generator) -> Rates:
     return rates
 
 
+def _selfsimilar(t: Rates, rng: np.random.Generator) -> Rates:
+    """Fluctuations of the same size at every scale from 4 s to an hour, as web traffic has them.
+
+    The logarithm of the rate is a sum of first-order noises whose memories double (1/f noise; cf.
+    Crovella & Bestavros 1997).
+    """
+    log_rate = np.full_like(t, np.log(200.0))
+    for octave in range(11):
+        log_rate += 0.1 * _noise(len(t), 4.0 * 2.0**octave, rng)
+    return np.exp(log_rate)
+
+
+def _minutes(t: Rates, rng: np.random.Generator) -> Rates:
+    """A rate known by the minute only, moving by some 12 % from one to the next, in lines."""
+    knots = np.arange(0.0, t[-1] + 61.0, 60.0)
+    return np.interp(t, knots, 250.0 * np.exp(0.3 * _noise(len(knots), 12.0, rng)))
+
+
+def _sparse(t: Rates, rng: np.random.Generator) -> Rates:
+    """A small service, 20 rps, that a crowd of 5 to 20 times that finds twice an hour."""
+    rates = 20.0 * np.exp(0.3 * _noise(len(t), 60.0, rng))
+    for start in rng.uniform(300, len(t), max(len(t) // 1800, 1)):
+        rise, stay = rng.uniform(10, 90), rng.uniform(30, 300)
+        rates *= np.interp(
+            t - start, [0, rise, rise + stay, 2 * rise + stay], [1, k := rng.uniform(5, 20), k, 1]
+        )
+    return rates
+
+
+def _noise(n: int, memory: float, rng: np.random.Generator) -> Rates:
+    """Gaussian noise of variance 1 whose correlation falls by e within ``memory`` values."""
+    kept = np.exp(-1.0 / memory)
+    shocks = np.sqrt(1.0 - kept * kept) * rng.standard_normal(n)
+    shocks[0] = rng.standard_normal()
+    values = np.empty(n)
+    value = 0.0
+    for i, shock in enumerate(shocks):
+        value = kept * value + shock
+        values[i] = value
+    return values
+
+
 SHAPES: Final[dict[str, Callable[[Rates, np.random.Generator], Rates]]] = {
     "steps": _steps,
     "ramps": _ramps,
@@ -83,6 +125,9 @@ SHAPES: Final[dict[str, Callable[[Rates, np.random.Generator], Rates]]] = {
     "onoff": _onoff,
     "bursty": _bursty,
     "quiet": _quiet,
+    "selfsimilar": _selfsimilar,
+    "minutes": _minutes,
+    "sparse": _sparse,
 }
 
 

@@ -17,8 +17,9 @@ CONFIG = Config(fit_steps=0)
 class Service:
     """Requests of 20 ms spread evenly over replicas that all keep up, unless told to be late."""
 
-    def __init__(self, running: int = 2) -> None:
+    def __init__(self, running: int = 2, work_s: float = WORK_S) -> None:
         self.now_s = 1000.0
+        self.work_s = work_s
         self.running = running
         self.done = 0.0
         self.within = 0.0
@@ -28,15 +29,15 @@ class Service:
         self.done += rps / self.running
         self.within += 0.0 if late else rps / self.running
         counts = np.zeros(buckets.COUNT)
-        counts[buckets.bucket_of(WORK_S)] = self.done
+        counts[buckets.bucket_of(self.work_s)] = self.done
         report = ReplicaReport(
             replica_id="r0",
             at_s=self.now_s,
             accepted=self.done,
             completed=self.done,
             within=self.within,
-            service_s_sum=self.done * WORK_S,
-            service_s_sumsq=self.done * WORK_S**2,
+            service_s_sum=self.done * self.work_s,
+            service_s_sumsq=self.done * self.work_s**2,
             service_counts=counts,
         )
         reports = tuple(replace(report, replica_id=f"r{i}") for i in range(self.running))
@@ -104,6 +105,18 @@ def test_late_requests_forbid_going_down():
         state = decision.state
         assert decision.target >= target
         target = decision.target
+
+
+def test_work_that_always_takes_too_long_gets_what_shortens_its_waits():
+    service = Service(running=16, work_s=0.5)
+    state = State()
+    for _ in range(120):
+        decision = decide(service.second(20.0, 16, late=True), state, CONFIG)
+        state = decision.state
+        assert decision.target >= 16
+    assert 12 < decision.judgement.need < 20  # 20 x 500 ms are 10 replicas of pure work
+    assert "100.0% take longer than 200 ms by themselves" in decision.reason
+    assert decision.judgement.late_share == 1.0
 
 
 def test_a_clock_that_jumps_changes_nothing_for_long():

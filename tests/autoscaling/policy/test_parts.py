@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaling.errors import ConfigError
 from autoscaling.policy import backlog, buckets, capacity, feedback, fitting, forecast, telemetry
 from autoscaling.policy.feedback import FeedbackState
 from autoscaling.policy.service import ServiceState
-from autoscaling.policy.state import State, StateError, from_dict, to_dict
+from autoscaling.policy.state import VERSION, State, StateError, from_dict, to_dict
 from autoscaling.policy.telemetry import ACCEPTED, ReplicaReport, TelemetryState
 from autoscaling.policy.types import Config
 from autoscaling.simulator.arrivals import draw_service
@@ -141,6 +141,69 @@ def test_late_shares_fall_with_replicas_and_grow_with_load():
     assert (np.diff(late, axis=0) <= 1e-3).all()
 
 
+def service_of(*work: tuple[float, float]) -> ServiceState:
+    """Measured requests: (seconds of work, share of the requests)."""
+    times, shares = np.array(work).T
+    requests = 10_000.0 * shares / shares.sum()
+    counts = np.zeros(buckets.COUNT)
+    for seconds, number in zip(times, requests, strict=True):
+        counts[buckets.bucket_of(float(seconds))] += number
+    return ServiceState(
+        requests=float(requests.sum()),
+        sum_s=float(times @ requests),
+        sumsq_s=float(times**2 @ requests),
+        counts=counts,
+    )
+
+
+def check_capacity(state: capacity.CapacityState, service: ServiceState, config: Config) -> None:
+    """Late shares are numbers, rise with the rate and fall with replicas; so do needs."""
+    rates = np.linspace(0.0, 40.0, 41) / service.mean_s
+    late = capacity.late_shares(state, np.arange(1, 65), rates, service.mean_s, config)
+    assert np.isfinite(late).all()
+    assert (late >= 0).all()
+    assert (np.diff(late, axis=1) >= -1e-9).all()
+    assert (np.diff(late, axis=0) <= 5e-3).all()
+    needs = [capacity.need(state, float(rps), service.mean_s, config) for rps in rates]
+    assert needs == sorted(needs)
+    assert needs[20] >= 20  # whatever is late, work takes what it takes
+    assert capacity.capacity_rps(state, 64, service.mean_s, config) > 0
+
+
+works = st.lists(
+    st.tuples(st.sampled_from([1e-4, 0.005, 0.1, 0.19, 0.2, 0.21, 0.5, 3.0]), st.floats(0.01, 1.0)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(works)
+@settings(max_examples=40, deadline=None)
+def test_any_work_has_a_capacity_even_if_all_of_it_takes_too_long(work):
+    service = service_of(*work)
+    check_capacity(capacity.CapacityState(service=service), service, Config())
+
+
+@pytest.mark.parametrize("too_long", [0.03, 0.5, 1.0])
+def test_a_fit_of_work_that_takes_too_long_counts_its_waits(too_long):
+    service = service_of((0.02, 1.0 - too_long), (0.5, too_long))
+    config = Config(fit_steps=500)
+    state = capacity.CapacityState()
+    for _ in range(60):
+        state = capacity.update(state, service, 2, config)
+    assert len(state.fits) == len(capacity.FITTED)
+    for fit in state.fits:
+        assert 0 < fit.late_shares[-1] < 0.5  # of waits, whatever share takes too long
+    check_capacity(state, service, config)
+    assert capacity.hopeless_share(state, config) == pytest.approx(too_long)
+
+
+def test_work_of_no_time_is_not_known():
+    counts = service_of((0.02, 1.0)).counts
+    vanishing = ServiceState(requests=1e4, sum_s=1e-200, sumsq_s=1.0, counts=counts)
+    assert not vanishing.known
+
+
 def test_a_fit_is_deterministic_and_may_be_sliced():
     counts = reference_service().counts
     sliced = [fitting.begin(2, 5, 0.2, 0.05, counts) for _ in range(2)]
@@ -185,7 +248,7 @@ def test_state_survives_json_and_garbage_is_refused():
     state = State(now_s=5.0, recent_needs=(1, 2))
     written = json.loads(json.dumps(to_dict(state)))
     assert to_dict(from_dict(written)) == to_dict(state)
-    for garbage in ({}, {"version": 99}, {"version": 1}, []):
+    for garbage in ({}, {"version": 99}, {"version": 1}, {"version": VERSION}, []):
         with pytest.raises(StateError):
             from_dict(garbage)
 
