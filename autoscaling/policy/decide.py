@@ -62,9 +62,10 @@ class _Need:
 def decide(observation: Observation, state: State, config: Config) -> Decision:
     """Decide the number of replicas; never raises, whatever the telemetry says.
 
-    Without fresh telemetry the target stays. While measured requests violate the objective,
-    and in the first seconds after a start, it never falls. Called again before ``interval_s``
-    has passed it repeats the target. Bounds always hold, except that idle fleets may go to zero.
+    Without fresh telemetry the target stays. It never falls while measured requests violate the
+    objective or a report is in doubt, nor in the first seconds after a start. Called again before
+    ``interval_s`` has passed it repeats the target. Bounds always hold, except that idle fleets may
+    go to zero.
     """
     observation = plausible(observation, config)
     if not math.isfinite(observation.now_s):
@@ -95,7 +96,7 @@ def decide(observation: Observation, state: State, config: Config) -> Decision:
     if flow.arrivals_rps is None:
         return _without_data(observation, state, config, flow)
     state, burst_peaks = _learn(state, config, flow, elapsed_s)
-    if config.idle_s is not None and state.idle_s >= config.idle_s:
+    if config.idle_s is not None and state.idle_s >= config.idle_s and not flow.doubtful:
         reason = f"no request for {state.idle_s:.0f} s: to zero"
         return _finish(observation, state, config, 0, Term.IDLE, reason, Judgement())
     if not state.service.known:
@@ -271,6 +272,10 @@ def _hold_and_guard(
             share = within / done
             term = Term.VIOLATED
             why = f"{share:.1%} in time, wanted {config.quantile:.1%}: not down; {why}"
+            target = observation.target
+        elif flow.doubtful:
+            term = Term.NO_DATA
+            why = f"{flow.doubtful} reports may be late or of restarted replicas: not down; {why}"
             target = observation.target
         elif state.seconds < LEARN_S:
             term, why = Term.WARMING, f"seen {state.seconds} s of load: not down; {why}"

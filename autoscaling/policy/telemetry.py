@@ -3,9 +3,11 @@
 Counters survive lost reports: a difference covers everything since the last report that arrived.
 What can go wrong, and what is done about it:
 
-- a report repeats (same ``at_s``): no new information, its last rate is carried for ``CARRY_S``;
+- a report repeats (same ``at_s`` and counters): no new information, its last rate is carried for
+  ``CARRY_S``;
 - a replica reports twice in one look: the last word counts;
-- a report comes late, clock and counters both behind what was seen: left out for ``CARRY_S``;
+- a report comes late, clock and counters both behind what was seen: left out for ``CARRY_S``, and
+  counted as doubtful, since after a step of its clock a restarted replica looks the same;
 - a counter went back otherwise: the replica restarted, its counters start from zero;
 - a replica is new: its counters start from zero, unless this is the first look of all, in which
   they may cover hours and only become the base line;
@@ -127,12 +129,14 @@ class Flow:
 
     ``arrivals_rps`` is None when no replica has reported for ``CARRY_S``. ``counts`` has the layout
     of a counter vector. ``waiting`` are requests that were accepted or queued and not done.
+    ``doubtful`` reports were left out as late ones, ``invalid`` ones as impossible.
     """
 
     arrivals_rps: float | None
     counts: NDArray[np.float64]
     waiting: float
     reporting: int
+    doubtful: int
     invalid: int
 
 
@@ -149,7 +153,7 @@ def merge(
     ``steady_s`` is a clock that never jumps.
     """
     told = _read(reports)
-    seen, deltas = _compare(
+    seen, deltas, doubtful = _compare(
         told, state.seen, steady_s=steady_s, elapsed_s=elapsed_s, first=not state.looked
     )
     live = steady_s - seen.fresh_s <= CARRY_S + elapsed_s
@@ -164,6 +168,7 @@ def merge(
         counts=deltas,
         waiting=float(seen.waiting @ live) + queued,
         reporting=reporting,
+        doubtful=doubtful,
         invalid=len(reports) - told.believed,
     )
     return flow, TelemetryState(seen=seen, queued=queued, looked=True)
@@ -182,8 +187,8 @@ class _Told:
 
 def _compare(
     told: _Told, seen: Seen, *, steady_s: float, elapsed_s: float, first: bool
-) -> tuple[Seen, NDArray[np.float64]]:
-    """Return the renewed memory and the sum of what replicas counted since their last reports."""
+) -> tuple[Seen, NDArray[np.float64], int]:
+    """Return the renewed memory, what was counted since, summed up, and the doubtful reports."""
     if told.ids == seen.ids:
         known, last = np.ones(len(seen.ids), np.bool_), seen
     else:
@@ -194,7 +199,9 @@ def _compare(
         deltas[~known] = 0.0
     went_back = deltas.min(axis=1, initial=0.0) < 0
     recent = steady_s - last.fresh_s <= CARRY_S
-    no_news = known & ((over_s == 0) | (went_back & (over_s < 0) & recent))
+    doubtful = known & went_back & (over_s <= 0) & recent
+    repeated = known & (over_s == 0) & ~deltas.any(axis=1)
+    no_news = repeated | doubtful
     deltas[went_back] = told.counters[went_back]
     over_s[~known | (over_s <= 0)] = elapsed_s
     fresh = Seen(
@@ -206,7 +213,7 @@ def _compare(
         waiting=told.waiting,
     )
     if told.ids == seen.ids and not no_news.any():
-        return fresh, deltas.sum(axis=0)
+        return fresh, deltas.sum(axis=0), 0
     news = np.flatnonzero(~no_news)
     renewed = {told.ids[i] for i in news.tolist()}
     kept = [
@@ -215,7 +222,7 @@ def _compare(
         if replica_id not in renewed and steady_s - seen.fresh_s[i] < FORGET_S
     ]
     memory = fresh.lines(news).with_lines(seen.lines(np.array(kept, dtype=np.int64)))
-    return memory, deltas[news].sum(axis=0)
+    return memory, deltas[news].sum(axis=0), int(np.count_nonzero(doubtful))
 
 
 def _aligned(told: _Told, seen: Seen) -> tuple[NDArray[np.bool_], Seen]:

@@ -59,6 +59,20 @@ def test_a_restarted_replica_counts_from_zero():
     assert flow.arrivals_rps == 20
 
 
+def test_a_late_report_is_left_out_and_doubted_like_a_restart_after_a_clock_step():
+    _, state = look([report("a", 5.0, 500)], TelemetryState(), 1.0)
+    flow, state = look([report("a", 4.0, 400)], state, 2.0)
+    assert (flow.counts[ACCEPTED], flow.doubtful) == (0, 1)
+    flow, _ = look([report("a", 4.5, 420)], state, 9.0)  # nothing newer ever came: a restart
+    assert (flow.counts[ACCEPTED], flow.doubtful) == (420, 0)
+
+
+def test_a_clock_that_stands_still_hides_no_progress():
+    _, state = look([report("a", 5.0, 500)], TelemetryState(), 1.0)
+    flow, _ = look([report("a", 5.0, 530)], state, 2.0)
+    assert (flow.arrivals_rps, flow.counts[ACCEPTED]) == (30, 30)
+
+
 def test_growth_of_the_routers_queue_is_arrivals():
     _, state = look([report("a", 1.0, 0)], TelemetryState(), 1.0)
     flow, _ = look([report("a", 2.0, 10)], state, 2.0, queued=25.0)
