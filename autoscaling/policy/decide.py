@@ -91,14 +91,21 @@ def decide(observation: Observation, state: State, config: Config) -> Decision:
         steady_s=state.steady_s + elapsed_s,
         telemetry=seen,
         service=service.update(state.service, flow.counts, elapsed_s),
-        starts=starts.observe(state.starts, observation.startups_s, starting),
+        target=observation.target,
+        starts=starts.observe(
+            state.starts,
+            observation.startups_s,
+            starting=starting,
+            ordered=0 if state.target is None else observation.target - state.target,
+            ordered_s=state.steady_s,
+        ),
     )
     if flow.arrivals_rps is None:
         return _without_data(observation, state, config, flow)
     state, burst_peaks = _learn(state, config, flow, elapsed_s)
     if config.idle_s is not None and state.idle_s >= config.idle_s and not flow.doubtful:
         reason = f"no request for {state.idle_s:.0f} s: to zero"
-        return _finish(observation, state, config, 0, Term.IDLE, reason, Judgement())
+        return _finish(state, config, 0, Term.IDLE, reason, Judgement())
     if not state.service.known:
         return _before_service_is_known(observation, state, config, flow)
     need = _need(observation, state, config, flow, burst_peaks)
@@ -280,7 +287,7 @@ def _hold_and_guard(
         elif state.seconds < LEARN_S:
             term, why = Term.WARMING, f"seen {state.seconds} s of load: not down; {why}"
             target = observation.target
-    return _finish(observation, state, config, target, term, why, judgement)
+    return _finish(state, config, target, term, why, judgement)
 
 
 def _words(need: _Need, config: Config) -> str:
@@ -299,7 +306,7 @@ def _without_data(observation: Observation, state: State, config: Config, flow: 
     queued = observation.router_queued
     if observation.target == 0 and 0 < queued < telemetry.IMPLAUSIBLE:
         reason = f"{queued:.0f} requests wait and no replica is there: wake up"
-        return _finish(observation, state, config, 1, Term.NO_DATA, reason, Judgement())
+        return _finish(state, config, 1, Term.NO_DATA, reason, Judgement())
     reason = f"hold: no fresh telemetry ({flow.invalid} invalid reports)"
     return _stay(observation, state, config, Term.NO_DATA, reason)
 
@@ -314,11 +321,10 @@ def _before_service_is_known(
     if flow.waiting > full and nothing_on_order:
         target += max(1, target // 2)
     reason = f"service times not known yet, {flow.waiting:.0f} requests in the house"
-    return _finish(observation, state, config, target, Term.WARMING, reason, Judgement())
+    return _finish(state, config, target, Term.WARMING, reason, Judgement())
 
 
 def _finish(
-    observation: Observation,
     state: State,
     config: Config,
     target: int,
@@ -326,7 +332,7 @@ def _finish(
     reason: str,
     judgement: Judgement,
 ) -> Decision:
-    """Apply bounds, remember what is ordered, say what does not start."""
+    """Apply bounds, say what does not start."""
     low = 0 if term is Term.IDLE else config.min_replicas
     bounded = min(max(target, low), config.max_replicas)
     if bounded != target:
@@ -335,9 +341,6 @@ def _finish(
     missing, age_s = starts.stuck(state.starts, usual_s, state.steady_s)
     if missing:
         reason += f"; {missing} ordered {age_s:.0f} s ago have not started"
-    more = bounded - observation.target
-    if more > 0:
-        state = replace(state, starts=starts.order(state.starts, more, state.steady_s))
     return Decision(target=bounded, term=term, reason=reason, judgement=judgement, state=state)
 
 

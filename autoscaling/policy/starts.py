@@ -19,25 +19,29 @@ class StartsState:
     orders: tuple[tuple[float, int], ...] = ()
 
 
-def observe(state: StartsState, measured_s: tuple[float, ...], starting: int) -> StartsState:
-    """Take in durations of starts that ended; the newest orders are those still open."""
+def observe(
+    state: StartsState,
+    measured_s: tuple[float, ...],
+    *,
+    starting: int,
+    ordered: int,
+    ordered_s: float,
+) -> StartsState:
+    """Take in durations of starts that ended and what was ordered since the last observation.
+
+    The newest orders are those still open, as many as ``starting``.
+    """
     good = tuple(s for s in measured_s if math.isfinite(s) and 0 <= s < 3600)
+    orders = (*state.orders, (ordered_s, ordered))[-KEPT:] if ordered > 0 else state.orders
     open_orders: list[tuple[float, int]] = []
     left = starting
-    for at_s, count in reversed(state.orders):
+    for at_s, count in reversed(orders):
         if left <= 0:
             break
         open_orders.append((at_s, min(count, left)))
         left -= count
     return StartsState(
         measured_s=(*state.measured_s, *good)[-KEPT:], orders=tuple(reversed(open_orders))
-    )
-
-
-def order(state: StartsState, replicas: int, at_s: float) -> StartsState:
-    """Remember that ``replicas`` more were ordered."""
-    return StartsState(
-        measured_s=state.measured_s, orders=(*state.orders, (at_s, replicas))[-KEPT:]
     )
 
 

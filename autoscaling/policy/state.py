@@ -33,12 +33,15 @@ class StateError(AutoscalingError, ValueError):
 class State:
     """Memory of ``decide``. A fresh one is always valid: the policy then holds and learns.
 
-    ``now_s`` is the last observation's clock; ``steady_s`` adds up elapsed time and never jumps.
+    ``now_s`` is the last observation's clock, ``target`` its target: what that rises by is ordered,
+    which may be less than was wanted (see ``budget``). ``steady_s`` adds up elapsed time and never
+    jumps.
     ``seconds`` of load have been seen. ``idle_s`` is the time without any request.
     ``recent_needs`` are the last seconds' needs, bursts included.
     """
 
     now_s: float | None = None
+    target: int | None = None
     steady_s: float = 0.0
     seconds: int = 0
     idle_s: float = 0.0

@@ -31,12 +31,15 @@ from autoscaling.simulator.study import (
 )
 
 MISUSE = 2
+#: Options that go with --run; the rest of the scenario is read from the recording.
+WITH_RUN = ("--run", "--seed", "--min-replicas", "--max-replicas", "--plot", "--json")
 
 app = typer.Typer()
 
 
 @app.command()
 def simulate(
+    context: typer.Context,
     policy: Annotated[
         list[str] | None,
         typer.Option(help=f"Policy, several times or 'all': {', '.join(POLICIES)}."),
@@ -86,8 +89,7 @@ def simulate(
     names = list(POLICIES) if policy and "all" in policy else policy or ["latency"]
     try:
         if run is not None:
-            if trace or policy or grid:
-                raise AutoscalingError("--run stands alone: no --trace, --policy or --grid")
+            _check_run_stands_alone(context)
             recorded = read_recorded(run, min_replicas=min_replicas, max_replicas=max_replicas)
             _compare(recorded, (seed or [1])[0], plot, as_json=as_json)
             return
@@ -121,6 +123,18 @@ def simulate(
     except AutoscalingError as error:
         typer.echo(f"treeline simulate: {error}", err=True)
         raise typer.Exit(MISUSE) from error
+
+
+def _check_run_stands_alone(context: typer.Context) -> None:
+    """Raise for options that a recording answers by itself."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name != "DEFAULT"
+        if given and parameter.opts[0] not in WITH_RUN:
+            raise AutoscalingError(
+                f"{parameter.opts[0]} has no meaning with --run, allowed there: "
+                f"{', '.join(WITH_RUN)}"
+            )
 
 
 def _compare(recorded: Recorded, seed: int, plot: Path | None, *, as_json: bool) -> None:

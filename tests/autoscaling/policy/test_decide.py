@@ -147,3 +147,15 @@ def test_replicas_that_never_start_are_named():
         decision = decide(observation, state, CONFIG)
         state, target = decision.state, decision.target
     assert "have not started" in decision.reason
+
+
+def test_replicas_that_were_refused_hide_no_start_that_is_stuck():
+    service = Service(running=1)
+    state = State()
+    for second in range(120):
+        target = 1 if second < 40 else 2  # whatever is wanted, a budget allows one more
+        decision = decide(service.second(120.0, target), state, CONFIG)
+        assert second < 20 or decision.target > 2
+        state = decision.state
+    assert "1 ordered 8" in decision.reason
+    assert "have not started" in decision.reason

@@ -116,6 +116,14 @@ def test_a_run_is_simulated_again_and_compared(tmp_path):
     assert figures["measured"]["work_ms"] == 20.0
 
 
+@pytest.mark.parametrize("option", [("--slo-ms", "100"), ("--policy", "latency"), ("--grid",)])
+def test_what_the_recording_answers_is_not_asked_for(tmp_path, option):
+    keep(run_of_a_service(), tmp_path / "before")
+    result = run("--run", str(tmp_path / "before"), *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} has no meaning with --run" in result.output
+
+
 @pytest.mark.parametrize("options", [(), ("--policy", "latency")])
 def test_a_folder_without_a_run_is_misuse(tmp_path, options):
     result = run("--run", str(tmp_path), *options)
