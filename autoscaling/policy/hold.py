@@ -12,12 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-#: Candidate holds in cold-start horizons; the longest covers load that comes back regularly. The
-#: shortest is for loads whose forecast already looks back at recent peaks.
-HORIZONS: Final = (0.5, 1.5, 4.0, 12.0, 40.0)
+#: Candidate holds in cold-start horizons; the longest covers load that comes back regularly.
+HORIZONS: Final = (1.5, 4.0, 12.0, 40.0)
 NEEDS_KEPT: Final = 600
 KEPT: Final = 0.5 ** (1.0 / 900.0)
-USUAL: Final = 1
+USUAL: Final = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
