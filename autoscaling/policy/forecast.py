@@ -31,15 +31,9 @@ LIKELY_PEAKS: Final = 60
 #: Assumed until ratios are known: forecasts of a load never seen miss by up to 40 %.
 PRIOR_RATIOS: Final = np.array([0.95, 1.0, 1.0, 1.05, 1.1, 1.2, 1.4])
 ENOUGH_RATIOS: Final = 30
+EXPERTS: Final = ("mean 5 s", "mean 20 s", "mean 60 s", "trend 10 s", "trend 30 s", "trend 60 s")
 MEANS_S: Final = (5, 20, 60)
 TRENDS_S: Final = (10, 30, 60)
-#: A load that comes and goes is best told by how high it was lately.
-PEAKS_S: Final = (20, 60, 180)
-EXPERTS: Final = tuple(
-    f"{kind} {window_s} s"
-    for kind, windows_s in (("mean", MEANS_S), ("trend", TRENDS_S), ("peak", PEAKS_S))
-    for window_s in windows_s
-)
 
 _N: Final = len(EXPERTS)
 
@@ -185,15 +179,12 @@ def _ranked(
 
 def _ask_experts(rates: NDArray[np.float64], horizon_s: int) -> NDArray[np.float64]:
     """Let every expert forecast; windows that are not full yet use what there is."""
-    known = rates[~np.isnan(rates)]
-    n = len(known)
-    sums = np.concatenate([[0.0], np.cumsum(known)])
-    means = [float(sums[-1] - sums[n - min(w, n)]) / min(w, n) for w in MEANS_S]
+    known = rates[-max(*MEANS_S, *TRENDS_S) :]
+    known = known[~np.isnan(known)]
+    sums = np.cumsum(known[::-1])
+    means = [float(sums[min(w, len(known)) - 1]) / min(w, len(known)) for w in MEANS_S]
     trends = [_trend(known[-w:], means[0], horizon_s) for w in TRENDS_S]
-    over_s = min(PEAK_S, n)
-    highest = (sums[over_s:] - sums[:-over_s]) / over_s
-    peaks = [float(highest[-(w - PEAK_S + 1) :].max()) for w in PEAKS_S]
-    return np.maximum(means + trends + peaks, 0.5)
+    return np.maximum(means + trends, 0.5)
 
 
 def _trend(rates: NDArray[np.float64], level: float, horizon_s: int) -> float:
