@@ -48,7 +48,7 @@ def build(settings: Settings) -> Application:
         num_replicas=serving.num_replicas,
         ray_actor_options={
             "num_cpus": serving.num_cpus,
-            "runtime_env": {"env_vars": {ingress.CALLBACK_VARIABLE: ingress.IMPORT_PATH}},
+            "runtime_env": {"env_vars": ingress.VARIABLES if serving.fast_path else {}},
         },
         max_ongoing_requests=serving.max_ongoing_requests,
         max_queued_requests=serving.max_queued_requests,

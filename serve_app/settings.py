@@ -198,6 +198,11 @@ class Serving(Section):
         description="Requests of up to so many rows are scored on the event loop; larger ones, and "
         "all that take scikit-learn, in a thread, so that they do not hold up others.",
     )
+    fast_path: bool = Field(
+        True,
+        description="Answer requests with a body of up to 16 KiB ahead of Ray Serve's own request "
+        "handling, as long as its access log is off.",
+    )
     retry_after_s: int = Field(1, ge=1, description="`Retry-After` of an overload answer.")
     max_ongoing_requests: int = Field(
         1_000, ge=1, description="Requests a replica takes at once before Ray Serve queues them."

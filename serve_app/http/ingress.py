@@ -1,38 +1,198 @@
-"""What runs between a replica's HTTP server and Ray Serve, for every request: a middleware.
+"""The fast path: small requests reach the application ahead of Ray Serve's own request handling.
 
-Ray Serve starts two tasks beside each request to notice that its client left. A small request is
-answered before anyone could use that: it is scored on the event loop, where nothing can cancel it.
-``x-request-disconnect-disabled`` is Ray Serve's own header for such requests; larger ones, which
-may wait for a thread, are still watched.
+Ray Serve spends about as much of the replica's event loop on a request as uvicorn and Treeline
+together: metadata, a context, two tasks that watch the client, a log record. A small request needs
+none of it, for it is scored on the event loop, where nothing can cancel it. So a middleware that
+Ray Serve puts around its HTTP server calls the application itself, and keeps Ray Serve's accounts:
+its request metrics and its count of ongoing requests, which a stopping replica waits for.
+
+This leans on the inside of the one Ray release that Treeline is built for. Where that inside is not
+as expected, and for every other request, Ray Serve's own way is taken: docs/adr/0014.
 """
 
-from typing import Final
+import asyncio
+import logging
+import time
+import uuid
+from types import MethodType
+from typing import Any, Final, Protocol, cast
 
+from ray.serve._private.common import RequestMetadata, RequestProtocol
+from ray.serve._private.constants import SERVE_LOGGER_NAME
+from ray.serve._private.logging_utils import log_access_log_filter
+from ray.serve._private.tracing_utils import is_tracing_enabled
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-CALLBACK_VARIABLE: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-IMPORT_PATH: Final = "serve_app.http.ingress:middlewares"
+from serve_app.http.asgi import Application
+
+logger = logging.getLogger(__name__)
+serve_logger = logging.getLogger(SERVE_LOGGER_NAME)
+
+# What makes Ray Serve call ``middlewares`` in a replica.
+VARIABLES: Final = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.ingress:middlewares"
+}
 SMALL_BODY_BYTES: Final = 16 << 10  # about 30 rows of 20 features
-_UNWATCHED: Final = (b"x-request-disconnect-disabled", b"?1")
+TIMEOUT_HEADER: Final = b"x-request-timeout-seconds"  # a wish that Ray Serve grants
 
 
-class SmallRequestsUnwatched:
-    """Tell Ray Serve not to watch the clients of requests with a small body."""
+class RayMetrics(Protocol):
+    """What is used of a replica's ``_metrics_manager``."""
+
+    def inc_num_ongoing_requests(self, request_metadata: RequestMetadata) -> None: ...
+
+    def dec_num_ongoing_requests(self, request_metadata: RequestMetadata) -> None: ...
+
+    def record_request_metrics(self, *, route: str, latency_ms: float, is_error: bool) -> None: ...
+
+    def _should_emit_request_ingress_metrics(self, protocol: RequestProtocol) -> bool: ...
+
+
+class RayUserCallable(Protocol):
+    """What is used of a replica's ``_user_callable_wrapper``."""
+
+    @property
+    def event_loop(self) -> asyncio.AbstractEventLoop: ...
+
+
+class RayReplica(Protocol):
+    """What is used of ``ray.serve._private.replica.Replica``."""
+
+    _route_prefix: str | None
+    _user_callable_asgi_app: Any
+    _user_callable_wrapper: RayUserCallable
+    _semaphore: asyncio.Semaphore
+    _metrics_manager: RayMetrics
+
+    def _can_accept_request(self, request_metadata: RequestMetadata) -> bool: ...
+
+
+class FastPath:
+    """Answers small requests with a replica's application, on Ray Serve's accounts."""
+
+    def __init__(self, replica: RayReplica) -> None:
+        """Raise AttributeError or TypeError where the replica is not as expected."""
+        application = replica._user_callable_asgi_app
+        if not isinstance(application, Application):
+            raise TypeError(f"its application is a {type(application).__name__}")
+        if replica._user_callable_wrapper.event_loop is not asyncio.get_running_loop():
+            raise TypeError("its application runs on a thread of its own")
+        metrics = replica._metrics_manager
+        if metrics._should_emit_request_ingress_metrics(RequestProtocol.HTTP):
+            raise TypeError("no HAProxy counts its requests")
+        self._application = application
+        self._begin = metrics.inc_num_ongoing_requests
+        self._end = metrics.dec_num_ongoing_requests
+        self._record = metrics.record_request_metrics
+        self._is_accepted = replica._can_accept_request
+        self._has_no_slot = replica._semaphore.locked
+        self._prefix = replica._route_prefix or ""
+        self._metadata = RequestMetadata(
+            request_id="",
+            internal_request_id="",
+            _request_protocol=RequestProtocol.HTTP,
+            is_direct_ingress=True,
+        )
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether Ray Serve would let this request pass at once, and note it in no access log."""
+        return (
+            scope["path"].startswith(scope.get("root_path", "") + self._prefix)
+            and not self._has_no_slot()
+            and self._is_accepted(self._metadata)
+            and not access_is_logged()
+        )
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
+        """Call the application as Ray Serve's replica would, and echo the request id."""
+        if self._prefix != "/":
+            scope["root_path"] = scope.get("root_path", "") + self._prefix
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-request-id", request_id))
+            await send(message)
+
+        is_error = True
+        started_s = time.perf_counter()
+        self._begin(self._metadata)
+        try:
+            await self._application(scope, receive, send_with_id)
+            is_error = False
+        finally:
+            self._end(self._metadata)
+            latency_ms = (time.perf_counter() - started_s) * 1e3
+            self._record(route=self._prefix, latency_ms=latency_ms, is_error=is_error)
+
+
+class SmallRequestsFirst:
+    """The middleware: small requests take the fast path, all others Ray Serve's way."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self._ray_serve = app
+        self._looked = False
+        self._fast_path: FastPath | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == b"content-length":
-                    if value.isdigit() and int(value) <= SMALL_BODY_BYTES:
-                        scope["headers"] = [*scope["headers"], _UNWATCHED]
-                    break
-        await self._app(scope, receive, send)
+            request_id = small_request(scope)
+            if request_id is not None:
+                # Ray Serve starts its server after its replica: now there is one to look at.
+                fast_path = self._fast_path if self._looked else self._look()
+                if fast_path is not None and fast_path.takes(scope):
+                    await fast_path.answer(scope, receive, send, request_id)
+                    return
+        await self._ray_serve(scope, receive, send)
+
+    def _look(self) -> FastPath | None:
+        self._looked = True
+        if is_tracing_enabled():
+            logger.info("requests are traced, so all take Ray Serve's own way")
+            return None
+        try:
+            self._fast_path = FastPath(replica_behind(self._ray_serve))
+        except (AttributeError, TypeError) as exc:
+            logger.warning("no fast path for small requests: Ray Serve's replica differs: %s", exc)
+        else:
+            logger.info("small requests take the fast path")
+        return self._fast_path
+
+
+def small_request(scope: Scope) -> bytes | None:
+    """The request id of a request with a small body, a fresh one where it has none; else None.
+
+    A fresh id is put among the headers, where the application finds it.
+    """
+    request_id = b""
+    small = False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            small = value.isdigit() and int(value) <= SMALL_BODY_BYTES
+        elif name == b"x-request-id":
+            request_id = request_id or value
+        elif name == TIMEOUT_HEADER:
+            return None
+    if not small:
+        return None
+    if not request_id:
+        request_id = str(uuid.uuid4()).encode()
+        scope["headers"] = [*scope["headers"], (b"x-request-id", request_id)]
+    return request_id
+
+
+def access_is_logged() -> bool:
+    """Whether Ray Serve's ``logging_config.enable_access_log`` is on for this replica."""
+    return any(log_access_log_filter not in each.filters for each in serve_logger.handlers)
+
+
+def replica_behind(app: Any) -> RayReplica:
+    """The replica whose method an ASGI application comes down to, through Ray's middleware."""
+    while not isinstance(app, MethodType):
+        app = app._app
+    return cast("RayReplica", app.__self__)
 
 
 def middlewares() -> list[Middleware]:
     """Called by Ray Serve."""
-    return [Middleware(SmallRequestsUnwatched)]
+    return [Middleware(SmallRequestsFirst)]

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import time
 
 import httpx
 import pytest
@@ -15,6 +17,8 @@ from tests.e2e.processes import pids_of
 from tests.e2e.traffic import load
 
 pytestmark = pytest.mark.ray
+
+RAY_EXPORTS_S = 12  # a replica's counts are in Ray's metrics after so long at most
 
 
 def test_the_readme_request_is_answered_and_logged(application: Application, body: bytes) -> None:
@@ -122,6 +126,36 @@ def test_metrics_count_the_whole_application(application: Application) -> None:
     wait_for(lambda: metrics().get(requests, 0) >= 10_000, timeout_s=10, what="the count")
     captured = 'treeline_capture_events_total{model="credit",variant="champion",version="1.0.0"}'
     assert metrics()[captured] == metrics()[requests]
+
+
+def test_rays_own_metrics_count_what_takes_the_fast_path(
+    application: Application, body: bytes
+) -> None:
+    sample = 'ray_serve_deployment_request_counter_total{(?=.*deployment="ModelServer")[^}]*} (.*)'
+
+    def counted() -> float:
+        found = json.loads(
+            (application.ray_folder / "ray/prom_metrics_service_discovery.json").read_text()
+        )
+        pages = [
+            httpx.get(f"http://{address}/metrics").text
+            for group in found
+            for address in group["targets"]
+        ]
+        return sum(float(value) for page in pages for value in re.findall(sample, page))
+
+    logs = application.ray_folder.glob("ray/session_latest/logs/serve/replica_*ModelServer*.log")
+    assert any("small requests take the fast path" in log.read_text() for log in logs)
+    answers = load(f"{application.url}/predict", body, requests=1, concurrency=1, prefix="ray")
+    assert answers.statuses == {200: 1}
+    wait_for(lambda: counted() > 0, timeout_s=60, what="Ray's counter")
+    time.sleep(RAY_EXPORTS_S)
+    before = counted()
+    answers = load(f"{application.url}/predict", body, requests=500, concurrency=4, prefix="ray")
+    assert answers.statuses == {200: 500}
+    wait_for(lambda: counted() >= before + 500, timeout_s=60, what="500 more in Ray's counter")
+    time.sleep(RAY_EXPORTS_S)
+    assert counted() == before + 500
 
 
 def test_requests_are_answered_while_the_agent_is_dead(
