@@ -1,5 +1,6 @@
 """Composition root: from a Serve config's `args` to a running application, top to bottom."""
 
+import os
 from typing import Any
 
 from ray import serve
@@ -48,7 +49,7 @@ def build(settings: Settings) -> Application:
         num_replicas=serving.num_replicas,
         ray_actor_options={
             "num_cpus": serving.num_cpus,
-            "runtime_env": {"env_vars": ingress.VARIABLES if serving.fast_path else {}},
+            "runtime_env": {"env_vars": ingress.variables(os.environ) if serving.fast_path else {}},
         },
         max_ongoing_requests=serving.max_ongoing_requests,
         max_queued_requests=serving.max_queued_requests,

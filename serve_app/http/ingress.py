@@ -14,25 +14,26 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any, Final, Protocol, cast
 
 from ray.serve._private.common import RequestMetadata, RequestProtocol
 from ray.serve._private.constants import SERVE_LOGGER_NAME
+from ray.serve._private.http_util import RequestIdMiddleware
 from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve._private.tracing_utils import is_tracing_enabled
+from ray.serve.config import HTTPOptions
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.http.asgi import Application
+from serve_app.logs import log_failure
 
 logger = logging.getLogger(__name__)
 serve_logger = logging.getLogger(SERVE_LOGGER_NAME)
 
-# What makes Ray Serve call ``middlewares`` in a replica.
-VARIABLES: Final = {
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.ingress:middlewares"
-}
+CALLBACK_VARIABLE: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SMALL_BODY_BYTES: Final = 16 << 10  # about 30 rows of 20 features
 TIMEOUT_HEADER: Final = b"x-request-timeout-seconds"  # a wish that Ray Serve grants
 
@@ -44,7 +45,9 @@ class RayMetrics(Protocol):
 
     def dec_num_ongoing_requests(self, request_metadata: RequestMetadata) -> None: ...
 
-    def record_request_metrics(self, *, route: str, latency_ms: float, is_error: bool) -> None: ...
+    def record_request_metrics(
+        self, *, route: str, latency_ms: float, is_error: bool, exception_type: str | None = None
+    ) -> None: ...
 
     def _should_emit_request_ingress_metrics(self, protocol: RequestProtocol) -> bool: ...
 
@@ -59,7 +62,8 @@ class RayUserCallable(Protocol):
 class RayReplica(Protocol):
     """What is used of ``ray.serve._private.replica.Replica``."""
 
-    _route_prefix: str | None
+    _route_prefix: str | None  # changes with a new configuration
+    _http_options: HTTPOptions | None
     _user_callable_asgi_app: Any
     _user_callable_wrapper: RayUserCallable
     _semaphore: asyncio.Semaphore
@@ -69,7 +73,7 @@ class RayReplica(Protocol):
 
 
 class FastPath:
-    """Answers small requests with a replica's application, on Ray Serve's accounts."""
+    """Answers small POST requests with a replica's application, on Ray Serve's accounts."""
 
     def __init__(self, replica: RayReplica) -> None:
         """Raise AttributeError or TypeError where the replica is not as expected."""
@@ -81,13 +85,15 @@ class FastPath:
         metrics = replica._metrics_manager
         if metrics._should_emit_request_ingress_metrics(RequestProtocol.HTTP):
             raise TypeError("no HAProxy counts its requests")
+        if replica._http_options is None or replica._http_options.request_timeout_s is not None:
+            raise TypeError("request_timeout_s is set, which Ray Serve sees to")
         self._application = application
+        self._replica = replica
+        self._semaphore = replica._semaphore
         self._begin = metrics.inc_num_ongoing_requests
         self._end = metrics.dec_num_ongoing_requests
         self._record = metrics.record_request_metrics
         self._is_accepted = replica._can_accept_request
-        self._has_no_slot = replica._semaphore.locked
-        self._prefix = replica._route_prefix or ""
         self._metadata = RequestMetadata(
             request_id="",
             internal_request_id="",
@@ -95,35 +101,51 @@ class FastPath:
             is_direct_ingress=True,
         )
 
+    @property
+    def _prefix(self) -> str:
+        return self._replica._route_prefix or ""
+
     def takes(self, scope: Scope) -> bool:
         """Whether Ray Serve would let this request pass at once, and note it in no access log."""
         return (
             scope["path"].startswith(scope.get("root_path", "") + self._prefix)
-            and not self._has_no_slot()
+            and not self._semaphore.locked()
             and self._is_accepted(self._metadata)
             and not access_is_logged()
         )
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
         """Call the application as Ray Serve's replica would, and echo the request id."""
-        if self._prefix != "/":
-            scope["root_path"] = scope.get("root_path", "") + self._prefix
+        prefix = self._prefix
+        if prefix != "/":
+            scope["root_path"] = scope.get("root_path", "") + prefix
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append((b"x-request-id", request_id))
             await send(message)
 
-        is_error = True
+        error: str | None = None
         started_s = time.perf_counter()
+        await self._semaphore.acquire()  # at once: it was not locked
         self._begin(self._metadata)
         try:
             await self._application(scope, receive, send_with_id)
-            is_error = False
+        except BaseException as exc:
+            error = type(exc).__name__
+            if isinstance(exc, Exception):  # the server around this logs nothing
+                log_failure(logger, "a request failed", exc, request_id.decode("latin-1"))
+            raise
         finally:
             self._end(self._metadata)
+            self._semaphore.release()
             latency_ms = (time.perf_counter() - started_s) * 1e3
-            self._record(route=self._prefix, latency_ms=latency_ms, is_error=is_error)
+            self._record(
+                route=prefix,
+                latency_ms=latency_ms,
+                is_error=error is not None,
+                exception_type=error,
+            )
 
 
 class SmallRequestsFirst:
@@ -135,7 +157,7 @@ class SmallRequestsFirst:
         self._fast_path: FastPath | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["method"] == "POST":
             request_id = small_request(scope)
             if request_id is not None:
                 # Ray Serve starts its server after its replica: now there is one to look at.
@@ -187,10 +209,25 @@ def access_is_logged() -> bool:
 
 
 def replica_behind(app: Any) -> RayReplica:
-    """The replica whose method an ASGI application comes down to, through Ray's middleware."""
-    while not isinstance(app, MethodType):
-        app = app._app
-    return cast("RayReplica", app.__self__)
+    """The replica whose method an ASGI application is, within Ray Serve's own middleware only.
+
+    Raises TypeError where another middleware stands between, which may refuse requests.
+    """
+    inner = app._app if type(app) is RequestIdMiddleware else app
+    if not isinstance(inner, MethodType):
+        raise TypeError(f"a {type(inner).__name__} stands before it")
+    return cast("RayReplica", inner.__self__)
+
+
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes Ray Serve call ``middlewares`` in a replica.
+
+    Nothing, where the operator has put middleware of their own there: Ray Serve takes one callback.
+    """
+    if CALLBACK_VARIABLE in environment:
+        logger.warning("no fast path for small requests: %s is taken", CALLBACK_VARIABLE)
+        return {}
+    return {CALLBACK_VARIABLE: "serve_app.http.ingress:middlewares"}
 
 
 def middlewares() -> list[Middleware]:

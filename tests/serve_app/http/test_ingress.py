@@ -42,8 +42,11 @@ class Metrics:
     def dec_num_ongoing_requests(self, request_metadata: Any) -> None:
         self.ongoing -= 1
 
-    def record_request_metrics(self, *, route: str, latency_ms: float, is_error: bool) -> None:
+    def record_request_metrics(
+        self, *, route: str, latency_ms: float, is_error: bool, exception_type: str | None = None
+    ) -> None:
         assert latency_ms > 0
+        assert is_error == (exception_type is not None)
         self.recorded.append((route, is_error))
 
     def _should_emit_request_ingress_metrics(self, protocol: Any) -> bool:
@@ -56,6 +59,7 @@ class Replica:
     def __init__(self, route_prefix: str | None = "/") -> None:
         async def echo(request: Request) -> Response:
             assert self._metrics_manager.ongoing == 1
+            assert self._semaphore.locked()
             return Response(request.request_id.encode())
 
         async def nothing() -> None: ...
@@ -69,6 +73,7 @@ class Replica:
         )
         self._user_callable_wrapper = SimpleNamespace(event_loop=asyncio.get_running_loop())
         self._route_prefix = route_prefix
+        self._http_options = SimpleNamespace(request_timeout_s=None)
         self._semaphore = asyncio.Semaphore(1)
         self._metrics_manager = Metrics()
         self.accepts = True
@@ -83,11 +88,11 @@ class Replica:
         self.own_way += 1
 
 
-async def ask(replica: Replica, *headers: tuple[bytes, bytes], **changes: Any) -> list[Any]:
+async def ask(
+    replica: Replica, *headers: tuple[bytes, bytes], server: Any = None, **changes: Any
+) -> list[Any]:
     """The messages of an answer, empty where the request took Ray Serve's own way."""
-    app: Any = RequestIdMiddleware(replica.asgi)
-    for middleware in ingress.middlewares():
-        app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+    app = server or wrapped(replica)
     scope = {
         "type": "http",
         "method": "POST",
@@ -106,9 +111,17 @@ async def ask(replica: Replica, *headers: tuple[bytes, bytes], **changes: Any) -
         sent.append(message)
 
     await app(scope, receive, send)
-    assert replica.own_way == (not sent)
+    assert replica.own_way == (not sent), replica.own_way
     assert replica._metrics_manager.ongoing == 0
     return sent
+
+
+def wrapped(replica: Replica) -> Any:
+    """The replica's server as Ray Serve builds it."""
+    app: Any = RequestIdMiddleware(replica.asgi)
+    for middleware in ingress.middlewares():
+        app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+    return app
 
 
 async def test_a_small_request_is_answered_and_counted():
@@ -153,6 +166,10 @@ async def test_others_take_ray_serves_way(headers):
     assert await ask(Replica(), *headers) == []
 
 
+async def test_only_posts_take_it():
+    assert await ask(Replica(), SMALL, method="GET", path="/-/healthz") == []
+
+
 async def test_only_http_is_touched():
     assert await ask(Replica(), SMALL, type="websocket") == []
 
@@ -183,6 +200,35 @@ async def test_an_exception_is_counted_and_passed_on():
     assert replica._metrics_manager.recorded == [("/", True)]
 
 
+async def test_a_changed_route_prefix_holds_at_once():
+    replica = Replica()
+    server = wrapped(replica)
+    assert await ask(replica, SMALL, server=server)
+    replica._route_prefix = "/credit"
+    start, _ = await ask(replica, SMALL, server=server, path="/credit/predict")
+    assert start["status"] == 200
+    assert await ask(replica, SMALL, server=server) == []
+
+
+async def test_middleware_of_others_is_not_passed_by():
+    class Refusing:
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+
+    replica = Replica()
+    server = ingress.SmallRequestsFirst(Refusing(RequestIdMiddleware(replica.asgi)))
+    (start,) = await ask(replica, SMALL, server=server)
+    assert start["status"] == 401
+
+
+def test_a_callback_of_the_operators_keeps_its_place(caplog):
+    assert ingress.variables({ingress.CALLBACK_VARIABLE: "auth:middlewares"}) == {}
+    assert ingress.CALLBACK_VARIABLE in caplog.text
+
+
 def _foreign(replica: Any) -> None:
     replica._user_callable_asgi_app = object()
 
@@ -195,11 +241,15 @@ def _counting(replica: Any) -> None:
     replica._metrics_manager.counts_ingress = True
 
 
+def _timed(replica: Any) -> None:
+    replica._http_options.request_timeout_s = 5.0
+
+
 def _newer(replica: Any) -> None:
     del replica._semaphore
 
 
-@pytest.mark.parametrize("change", [_foreign, _threaded, _counting, _newer])
+@pytest.mark.parametrize("change", [_foreign, _threaded, _counting, _timed, _newer])
 async def test_an_unexpected_replica_keeps_its_own_way(change, caplog):
     replica = Replica()
     change(replica)
@@ -214,7 +264,7 @@ async def test_traced_requests_keep_ray_serves_way(monkeypatch):
 
 
 def test_ray_serve_finds_it_by_its_path():
-    (path,) = ingress.VARIABLES.values()
+    (path,) = ingress.variables({}).values()
     module, name = path.split(":")
     assert getattr(importlib.import_module(module), name) is ingress.middlewares
 
