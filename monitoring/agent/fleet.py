@@ -82,14 +82,18 @@ class FleetMemory(msgspec.Struct):
 
     latest: dict[str, tuple[float, ReplicaReport]] = {}
     folded: FleetTotals = msgspec.field(default_factory=FleetTotals)
+    dropped_s: dict[str, float] = {}  # by replica: when it last told of another drop
 
     def put(self, seen_s: float, report: ReplicaReport) -> None:
         known = self.latest.pop(report.replica, None)
         if known is not None and _progress(known[1]) > _progress(report):
             seen_s, report = known
+        elif drops(report).total() > (drops(known[1]).total() if known else 0):
+            self.dropped_s[report.replica] = seen_s
         self.latest[report.replica] = (seen_s, report)
         if len(self.latest) > MAX_REPLICAS:
             oldest = next(iter(self.latest))
+            self.dropped_s.pop(oldest, None)
             _add_report(self.folded, self.latest.pop(oldest)[1], alive=False)
 
 
@@ -122,14 +126,10 @@ class Fleet:
     def __init__(self) -> None:
         self._memory = FleetMemory()
         self._noted: dict[str, tuple[float, ReplicaReport]] = {}  # not in the file yet
-        self._dropped_s: dict[str, float] = {}  # by replica: when it last told of another drop
         self._mutex = threading.Lock()
 
     def note(self, report: ReplicaReport, now_s: float) -> None:
         with self._mutex:
-            known = self._memory.latest.get(report.replica)
-            if drops(report).total() > (drops(known[1]).total() if known else 0):
-                self._dropped_s[report.replica] = now_s
             self._memory.put(now_s, report)
             self._noted.pop(report.replica, None)
             self._noted[report.replica] = self._memory.latest[report.replica]
@@ -146,7 +146,9 @@ class Fleet:
                 stored.put(seen_s, report)
             folded = FleetTotals()
             _add_totals(folded, stored.folded)
-            self._memory = FleetMemory(latest=dict(stored.latest), folded=folded)
+            self._memory = FleetMemory(
+                latest=dict(stored.latest), folded=folded, dropped_s=dict(stored.dropped_s)
+            )
             return dict(self._noted)
 
     def forget_noted(self, noted: dict[str, tuple[float, ReplicaReport]]) -> None:
@@ -162,14 +164,9 @@ class Fleet:
             return list(self._memory.latest.values())
 
     def last_drops(self) -> dict[str, float]:
-        """Tell by replica when a report to this agent first told of its latest drop."""
+        """Tell by replica when a report told of its latest drop."""
         with self._mutex:
-            self._dropped_s = {
-                replica: dropped_s
-                for replica, dropped_s in self._dropped_s.items()
-                if replica in self._memory.latest
-            }
-            return dict(self._dropped_s)
+            return dict(self._memory.dropped_s)
 
     def close(self, replica: str, seen_s: float) -> None:
         """Note that the journals of a replica, silent since ``seen_s``, have been handed over."""

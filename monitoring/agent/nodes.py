@@ -112,9 +112,9 @@ class Nodes:
             began_s, _ = self._leases.get(look.node, (0.0, 0.0))
             pause_s = PROBLEM_PAUSE_S if look.problems else PAUSE_S
             self._leases[look.node] = (began_s, now_s + pause_s)
-            self._troubled.pop(look.node, None)
+            before = self._troubled.pop(look.node, None)
             if look.problems:
-                self._troubled[look.node] = look
+                self._troubled[look.node] = _joined(before, look)
             else:
                 self._looked_at.add(look.node)
         if look.left is None:
@@ -161,3 +161,11 @@ class Nodes:
 def is_silent(seen_s: float, report: ReplicaReport, now_s: float) -> bool:
     """Whether a replica is taken for dead and its journals may still lie on its node."""
     return bool(report.journals) and not report.closed and not is_alive(seen_s, now_s)
+
+
+def _joined(before: Look | None, look: Look) -> Look:
+    """A look that did not take place does not take back what an earlier one found."""
+    if before is None or before.left is None or look.left is not None:
+        return look
+    problems = tuple(dict.fromkeys((*before.problems, *look.problems)))
+    return msgspec.structs.replace(before, problems=problems)

@@ -157,15 +157,20 @@ class Sender:
                 backlog = self._outbox.backlog()
                 if backlog is not None:
                     await self._drain(through=backlog.last)
+                elif self._in_flight is None:  # nothing waits: no trouble goes on
+                    self._settled()
             except Exception as error:  # noqa: BLE001  a defect: ours or the outbox's
                 self._failed(error)
 
     async def flush(self, timeout_s: float) -> bool:
-        """Send everything recorded so far and wait for its acknowledgement; False on time-out."""
+        """Send everything recorded so far and wait for its acknowledgement; False without it."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._drain()
         except TimeoutError:
+            return False
+        except Exception as error:  # noqa: BLE001  a defect must not hold up a replica's end
+            self._failed(error)
             return False
         return True
 

@@ -92,6 +92,8 @@ def plan(
     storage is away or the clock is wrong; there must be so many. Faults, skews and changes come in
     turn.
     """
+    if kills < 2 * (outages + skews):
+        raise ValueError(f"{kills} kills; {outages} outages and {skews} skews need two each")
     targets: list[Target] = []
     while len(targets) < kills:
         targets += rng.sample(list(Target), k=len(Target))

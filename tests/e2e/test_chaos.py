@@ -167,6 +167,8 @@ def test_releases_and_scaling_down_under_load_lose_and_double_nothing(
         )
     answer = httpx.post(f"{application.url}/predict", content=body)
     assert answer.headers["x-release"] == "2"
+    logs = application.ray_folder.glob("ray/session_latest/logs/serve/replica_*ModelServer*.log")
+    assert not [log for log in logs if "no fast path" in log.read_text()]
     assert not check_log(s3_server, local_sink, traffic, before)
 
 

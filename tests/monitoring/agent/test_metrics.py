@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.agent.fleet import MAX_REPLICAS, AgentCounts, Fleet, add_histograms, merge
+from monitoring.agent.fleet import (
+    MAX_REPLICAS,
+    AgentCounts,
+    Fleet,
+    FleetMemory,
+    add_histograms,
+    merge,
+)
 from monitoring.agent.metrics import exposition
 from monitoring.events import CaptureCounts, HistogramCounts, ReplicaReport, VariantCounts
 
@@ -165,6 +172,12 @@ def test_the_time_of_a_replicas_last_drop_is_known_while_the_replica_is():
         fleet.note(report("r1", dropped=dropped), now_s)
     assert fleet.last_drops() == {"r1": 2.0}
     fleet.note(report("r1", dropped=4), 4.0)
+    assert fleet.last_drops() == {"r1": 4.0}
+    stored = FleetMemory()
+    fleet.learn(stored)
+    fleet = Fleet()  # the next agent, which reads what the last one stored
+    fleet.learn(stored)
+    fleet.note(report("r1", dropped=4), 5.0)
     assert fleet.last_drops() == {"r1": 4.0}
     for n in range(MAX_REPLICAS):
         fleet.note(report(f"later-{n}"), 5.0)

@@ -174,6 +174,16 @@ def test_what_a_look_found_on_a_node_that_is_gone_stays_shown(settled):
     assert (shown.alive, shown.problems) == (False, ("spool of shard 0: 3 left",))
 
 
+def test_a_look_cut_short_takes_nothing_back(settled):
+    settled.looks("b", problems=("spool of shard 0: 3 left",))
+    for _ in range(2):
+        settled.looks("b", left=None, problems=("not looked at",))  # it died meanwhile
+    settled.alive = ["a"]
+    settled.poll()
+    (shown,) = settled.nodes.health()
+    assert shown.problems == ("spool of shard 0: 3 left", "not looked at")
+
+
 def test_what_a_neighbour_handed_over_is_done_with(settled):
     settled.reports("r1", "b")
     settled.nodes.handed_over(["r1-p"])

@@ -1,19 +1,21 @@
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.capture.backlog import Backlog, SliceLimits
+from monitoring.capture.backlog import Backlog, Slice, SliceLimits
 from monitoring.capture.batches import Batch, to_batch
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.orphans import drain_orphans
+from monitoring.capture.rowbytes import RowEvent
 from monitoring.capture.sender import DeadLetters, Sender, SenderSettings
 from monitoring.errors import DeliveryRejected
 from monitoring.events import Ack, PredictionEvent, Stream, decode_delivery
@@ -25,7 +27,11 @@ ROOMY = JournalLimits(segment_bytes=1000, quota_bytes=1_000_000, retry_s=5)
 
 
 def sender_of(
-    journal: Journal, agent: FakeAgent, sleeper: Sleeper | None = None, dead_bytes: int = 10**6
+    journal: Journal,
+    agent: FakeAgent,
+    sleeper: Sleeper | None = None,
+    dead_bytes: int = 10**6,
+    transpose: Callable[[Stream, Sequence[PredictionEvent | RowEvent]], Batch] = to_batch,
 ) -> Sender:
     return Sender(
         journal,
@@ -34,6 +40,7 @@ def sender_of(
         settings=SETTINGS,
         rng=random.Random(1),
         sleep=sleeper or Sleeper(),
+        transpose=transpose,
     )
 
 
@@ -295,3 +302,21 @@ async def test_run_outlives_an_outbox_that_fails(tmp_path: Path) -> None:
     assert sender.counts.failed == 2
     assert agent.stored == {"p-1": [1]}
     assert sender.warnings() == []
+
+
+async def test_flush_answers_though_the_outbox_fails(tmp_path: Path) -> None:
+    """Other streams of the replica are flushed after it."""
+
+    class Defective(Journal):
+        def give_up(self, refused: Slice) -> None:
+            raise RuntimeError("a defect")
+
+    journal = Defective(tmp_path, describe("p-1"), limits=ROOMY, monotonic=Clock())
+    record(open_recorder(journal))
+
+    def never(stream: Stream, events: object) -> NoReturn:
+        raise ValueError("no batch")
+
+    sender = sender_of(journal, FakeAgent(), Sleeper(stop_after=4), transpose=never)
+    assert not await sender.flush(5.0)
+    assert "a defect" in sender.warnings()[0]
