@@ -165,7 +165,7 @@ def _drops(seen: Observed, within_s: float = math.inf) -> Iterable[str]:
     for seen_s, report in seen.reports:
         dropped = drops(report)
         recent = abs(seen.now_s - seen.last_drops.get(report.replica, -math.inf)) <= within_s
-        if dropped and recent and is_alive(seen_s, seen.now_s):
+        if dropped.total() and recent and is_alive(seen_s, seen.now_s):
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
             yield f"replica {report.replica}: {dropped.total()} events were dropped ({reasons})"
 

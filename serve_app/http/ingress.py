@@ -1,10 +1,11 @@
 """The fast path: small requests reach the application ahead of Ray Serve's own request handling.
 
-Ray Serve spends about as much of the replica's event loop on a request as uvicorn and Treeline
-together: metadata, a context, two tasks that watch the client, a log record. A small request needs
-none of it, for it is scored on the event loop, where nothing can cancel it. So a middleware that
-Ray Serve puts around its HTTP server calls the application itself, and keeps Ray Serve's accounts:
-its request metrics and its count of ongoing requests, which a stopping replica waits for.
+Ray Serve's handling of a request takes the replica's event loop more than half as long as uvicorn
+and Treeline together: metadata, a context, two tasks that watch the client, a log record. A small
+request does without: most are scored on the event loop, where nothing can cancel them. So a
+middleware that Ray Serve puts around its HTTP server calls the application itself, and keeps Ray
+Serve's accounts: slots of ``max_ongoing_requests``, request metrics, and the count of ongoing
+requests, which a stopping replica waits for.
 
 This leans on the inside of the one Ray release that Treeline is built for. Where that inside is not
 as expected, and for every other request, Ray Serve's own way is taken: docs/adr/0014.

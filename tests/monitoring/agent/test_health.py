@@ -97,6 +97,10 @@ def test_lost_events_are_told_with_their_reasons_while_their_replica_lives():
     told = "replica r: 4 events were dropped (journal_full 4)"
     assert seen(reports=((99.0, lossy),)).warnings == (told,)
     assert seen(reports=((1.0, lossy),)).warnings == ()
+    # What a refused delivery without events leaves among the reasons.
+    capture = msgspec.structs.replace(report("r").captures[0], dropped={"rejected": 0})
+    lossless = msgspec.structs.replace(report("r"), captures=(capture,))
+    assert seen(reports=((99.0, lossless),)).warnings == ()
 
 
 def test_an_alert_of_drops_is_resolved_when_none_came_for_a_while():
