@@ -169,9 +169,6 @@ class Sender:
                 await self._drain()
         except TimeoutError:
             return False
-        except Exception as error:  # noqa: BLE001  a defect must not hold up a replica's end
-            self._failed(error)
-            return False
         return True
 
     def warnings(self) -> list[str]:
@@ -244,6 +241,13 @@ class Sender:
     async def _step(self) -> _Outcome:
         """Send one delivery. Whatever goes wrong is kept for ``warnings`` and tried again."""
         try:
+            return await self._attempt()
+        except Exception as error:  # noqa: BLE001  a failure of the transport's, or a defect
+            self._failed(error)
+            return "failed"
+
+    async def _attempt(self) -> _Outcome:
+        try:
             delivery = await self._next_delivery()
             if delivery is None:
                 return "empty"
@@ -253,8 +257,6 @@ class Sender:
             self._isolate(error)
         except DeliveryRejected as error:
             await self._refused(error)
-        except Exception as error:  # noqa: BLE001  any other failure is one of the transport's
-            self._failed(error)
         else:
             return "sent"
         return "failed"
