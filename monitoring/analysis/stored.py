@@ -103,12 +103,26 @@ def _tables(
     for path in sorted(filesystem.find(f"{root}/{folder}")):
         hidden = posixpath.basename(path).startswith(".")  # being written
         if path.endswith(".parquet") and not hidden and span.may_hold(path):
-            yield _read(filesystem, path, schema)
+            yield read_file(filesystem, path, schema)
 
 
-def _read(filesystem: Any, path: str, schema: pa.Schema) -> pa.Table:
+def read_file(filesystem: Any, path: str, schema: pa.Schema | None = None) -> pa.Table:
+    """Read a Parquet file, only the columns of a schema and with its types where one is given.
+
+    Raises ``SinkUnavailable`` when it cannot be read or is damaged.
+    """
     try:
-        with filesystem.open(path, "rb") as source, pq.ParquetFile(source) as file:
-            return file.read(columns=schema.names).select(schema.names).cast(schema)
-    except Exception as error:  # the same, and pyarrow's for a damaged file
+        table = table_of_bytes(filesystem.cat_file(path), schema.names if schema else None)
+        return table if schema is None else table.select(schema.names).cast(schema)
+    except Exception as error:  # each storage's own, and pyarrow's for a damaged file
         raise SinkUnavailable(f"cannot read {path}: {error!r}") from error
+
+
+def table_of_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Decode a Parquet file, in the calling thread and from memory.
+
+    A thread of Arrow's that lets go of a Python file while the interpreter ends aborts the process.
+    Read in blocks, as s3fs does, a file of the log's size came as a whole, too.
+    """
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        return file.read(columns=columns, use_threads=False)

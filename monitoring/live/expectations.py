@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Final
 from urllib.parse import quote
 
@@ -76,7 +75,7 @@ def read_expectation(
         )
         data = filesystem.cat_file(f"{folder}/baseline.parquet")
         # ``read_table`` would import pyarrow.dataset, and pandas with it: a second of CPU.
-        table = pq.ParquetFile(BytesIO(data), page_checksum_verification=True).read()
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
     except Exception as error:  # each storage's client has its own tree of errors
         raise SinkUnavailable(f"cannot read bundle {folder}: {error!r}") from error
     kept = [f for f in manifest.features if f.name not in changed_by_masking]

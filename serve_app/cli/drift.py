@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from monitoring.agent.settings import SinkSettings
@@ -26,6 +24,7 @@ from monitoring.analysis.drift.dependence import Cycles
 from monitoring.analysis.drift.errors import WindowUnusable
 from monitoring.analysis.drift.logged import duration_s, read_windows
 from monitoring.analysis.drift.timeline import Timeline, judge_windows, timeline_json
+from monitoring.analysis.stored import table_of_bytes
 from serve_app.cli.output import AsJson, print_json, print_table
 from serve_app.model.manifest import BASELINE_FILE
 from serve_app.model.storage import BundleFolder
@@ -127,7 +126,7 @@ def _profiles(model: str, models: str, baseline: str | None) -> Callable[[str], 
     @cache
     def bundled(version: str) -> BaselineProfile:
         data = BundleFolder(models, model, version).read(BASELINE_FILE)
-        return fit_baseline(comparable_predictions(pq.read_table(BytesIO(data))))
+        return fit_baseline(comparable_predictions(table_of_bytes(data)))
 
     return bundled if baseline is None else lambda _version: given(baseline)
 
@@ -135,7 +134,7 @@ def _profiles(model: str, models: str, baseline: str | None) -> Callable[[str], 
 def _read_table(url: str) -> pa.Table:
     try:
         with fsspec.open(url, "rb") as file:
-            return pq.ParquetFile(file).read()
+            return table_of_bytes(file.read())
     except (OSError, ValueError, pa.ArrowException) as exc:
         raise WindowUnusable(f"cannot read {url} as Parquet: {exc}") from exc
 

@@ -9,19 +9,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from monitoring.agent.settings import SinkSettings
 from monitoring.agent.sink import EVENTS, open_filesystem, root_path
 from monitoring.analysis.drift.baseline import BaselineProfile
 from monitoring.analysis.drift.errors import WindowUnusable
 from monitoring.analysis.drift.summary import WindowSummary
+from monitoring.analysis.stored import read_file
 from monitoring.errors import SinkUnavailable
 
 SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -108,16 +108,8 @@ def _answered_rows(
     for path in paths:
         # Files under a dot are not finished yet.
         if path.endswith(".parquet") and not posixpath.basename(path).startswith("."):
-            table = _read(filesystem, path)
+            table = read_file(filesystem, path)
             yield path, table.filter(pc.equal(table.column("status"), OK_STATUS))
-
-
-def _read(filesystem: Any, path: str) -> pa.Table:
-    try:
-        with filesystem.open(path, "rb") as file:
-            return pq.ParquetFile(file).read()
-    except Exception as exc:  # the same, and pyarrow's for a damaged file
-        raise SinkUnavailable(f"cannot read {path}: {exc!r}") from exc
 
 
 def _version_of(path: str) -> str:
