@@ -10,7 +10,7 @@ from monitoring.analysis.quality import Measure, Z
 Standing = Literal["as_trained", "worse", "better", "no_figure"]
 
 # Held-out figures first; those on the training rows themselves flatter every forest.
-SOURCES: Final = ("test",)
+SOURCES: Final = ("test", "oob")
 OUT_OF_BAG: Final = "oob_score"  # accuracy of a classifier, R2 of a regressor
 _OF_BAG: Final = ("accuracy", "r2")
 

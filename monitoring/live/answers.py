@@ -20,13 +20,15 @@ from monitoring.events import Stream
 from monitoring.live.window import StreamKey
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-NO_LABEL: Final = -1  # a regression's answer, or a label that is no class of the stream
+NO_LABEL: Final = -1  # an answer that is no class of the stream
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
-    """``requests``, ``starts_s`` (of the finest window) and ``rows`` per request, ``labels`` per
-    row, as places in ``classes``; little-endian int64, int64, int32 and int16.
+    """``requests``, ``starts_s`` (of the finest window) and ``rows`` per request; per row
+    ``labels``, as places in ``classes``, or the ``numbers`` of a regression. Little-endian int64,
+    int64, int32, int16 and float64.
     """
 
     classes: tuple[str, ...]
@@ -34,21 +36,29 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     starts_s: bytes
     rows: bytes
     labels: bytes
+    numbers: bytes = b""  # older releases remembered none
 
     def row_counts(self) -> Ints:
         return np.frombuffer(self.rows, np.int32).astype(np.int64)
 
+    def outputs(self) -> Floats:
+        """Return what was answered per row: a class's place, or a number."""
+        if self.numbers:
+            return np.frombuffer(self.numbers, np.float64)
+        codes = np.frombuffer(self.labels, np.int16).astype(np.float64)
+        return codes if self.classes else np.full(len(codes), np.nan)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answered request, remembered in ``chunk``; ``labels`` has one entry per row, None where
-    there is no class.
+    """One answered request, remembered in ``chunk``; ``outputs`` has one entry per row: a class, a
+    regression's number, or None where neither is known.
     """
 
     chunk: int
     key: StreamKey
     start_s: int
-    labels: tuple[str | None, ...]
+    outputs: tuple[str | float | None, ...]
 
 
 def hashed(request_id: str) -> bytes:
@@ -65,21 +75,27 @@ def chunk_of(rows: pa.RecordBatch, stream: Stream, finest_s: int) -> Chunk:
     firsts = np.flatnonzero(rows.column("row").to_numpy(zero_copy_only=False) == 0)
     ids = rows.column("request_id").take(pa.array(firsts)).to_pylist()
     ts_us = rows.column("ts").view(pa.int64()).to_numpy(zero_copy_only=False)[firsts]
-    places = pc.index_in(rows.column("label"), pa.array(stream.classes, pa.string()))
-    labels = pc.fill_null(places, NO_LABEL).to_numpy(zero_copy_only=False)
+    labels, numbers = b"", b""
+    if stream.task == "regression":
+        numbers = rows.column("score").to_numpy(zero_copy_only=False).tobytes()  # a null is a NaN
+    else:
+        places = pc.index_in(rows.column("label"), pa.array(stream.classes, pa.string()))
+        codes = pc.fill_null(places, NO_LABEL).to_numpy(zero_copy_only=False)
+        labels = codes.astype(np.int16).tobytes()
     return Chunk(
         classes=stream.classes,
         requests=b"".join(map(hashed, ids)),
         starts_s=(ts_us // (finest_s * 1_000_000) * finest_s).astype(np.int64).tobytes(),
         rows=np.diff(np.append(firsts, rows.num_rows)).astype(np.int32).tobytes(),
-        labels=labels.astype(np.int16).tobytes(),
+        labels=labels,
+        numbers=numbers,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     """Requests in order of their hash. ``streams`` are places in the index's list of streams,
-    ``offsets`` places of a request's first row in ``labels``.
+    ``offsets`` places of a request's first row in ``outputs``.
     """
 
     requests: Ints
@@ -88,7 +104,7 @@ class _Part:
     starts_s: Ints
     rows: Ints
     offsets: Ints
-    labels: NDArray[np.int16]
+    outputs: Floats
 
 
 class AnswerIndex:
@@ -116,7 +132,7 @@ class AnswerIndex:
             starts_s=np.frombuffer(chunk.starts_s, np.int64),
             rows=rows,
             offsets=np.cumsum(rows) - rows,
-            labels=np.frombuffer(chunk.labels, np.int16),
+            outputs=chunk.outputs(),
         )
         self.newest = number
         self._parts.append(self._joined([part]))
@@ -137,17 +153,17 @@ class AnswerIndex:
                 key, classes = self._streams[part.streams[at]]
                 if key.model == model and part.chunks[at] >= self._oldest:
                     first = part.offsets[at]
-                    codes = part.labels[first : first + part.rows[at]].tolist()
+                    outputs = part.outputs[first : first + part.rows[at]].tolist()
                     yield Answer(
                         chunk=int(part.chunks[at]),
                         key=key,
                         start_s=int(part.starts_s[at]),
-                        labels=tuple(None if c == NO_LABEL else classes[c] for c in codes),
+                        outputs=tuple(_said(output, classes) for output in outputs),
                     )
 
     def _joined(self, parts: list[_Part]) -> _Part:
         """Join parts into one in order of the requests, without what is forgotten."""
-        shifts = np.cumsum([0, *(len(part.labels) for part in parts)])
+        shifts = np.cumsum([0, *(len(part.outputs) for part in parts)])
         requests = np.concatenate([part.requests for part in parts])
         chunks = np.concatenate([part.chunks for part in parts])
         order = np.argsort(requests, kind="stable")
@@ -165,8 +181,14 @@ class AnswerIndex:
             starts_s=np.concatenate([part.starts_s for part in parts])[order],
             rows=rows,
             offsets=new_offsets,
-            labels=np.concatenate([part.labels for part in parts])[places],
+            outputs=np.concatenate([part.outputs for part in parts])[places],
         )
+
+
+def _said(output: float, classes: tuple[str, ...]) -> str | float | None:
+    if not classes:
+        return output
+    return None if output == NO_LABEL else classes[int(output)]
 
 
 def _size(part: _Part) -> int:

@@ -1,75 +1,69 @@
 """Is a version worse than it should be, by the feedback on one day's answers? Pure.
 
 Each UTC day of answers has a confidence sequence of its own, so it may be looked at every other
-second while its feedback comes in. Accuracy is held against the bundle's held-out figure, with the
-chance in that one; a click rate against the champion's of the same day, whose answers are as young.
+second while its feedback comes in. Accuracy and RMSE are held against the bundle's held-out figure,
+with the chance in that one; a challenger's click rate against the champion's of the same day, whose
+answers are as young; and what has neither against its own first week (``own_past``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from monitoring.analysis.compare.effects import difference_of_arms
 from monitoring.analysis.compare.moments import Moments
-from monitoring.analysis.compare.sequences import MIN_UNITS, Interval, Mixture, rate_interval
+from monitoring.analysis.compare.sequences import MIN_UNITS, Mixture
 from monitoring.analysis.degradation import trained_figure
-from monitoring.live.outcomes import Metric
+from monitoring.live.outcomes import ERRORS, Metric
+from monitoring.live.own_past import DAYS, SettledDay, falls_short
+from monitoring.live.rates import PLAN_UNITS, Rate, interval_of, rate_of, shown
 
-PLAN_UNITS: Final = 1_000  # where the interval of a difference is narrowest for its size
-SHOWN_ALPHA: Final = 0.05
+Against = Literal["training", "champion", "own_past"]
+
+DECIDING: Final[tuple[Metric, ...]] = ("accuracy", "rmse", "click")  # the others are shown only
 DAYS_PER_MONTH: Final = 30.0
 MAX_ALPHA: Final = 0.5
 
 
-class Rate(msgspec.Struct, frozen=True):
-    """A mean over rows with its interval, which holds at every look with 95%.
+class Settled(msgspec.Struct, frozen=True):
+    """The newest day that is held against a version's own past, as it stood an hour later."""
 
-    Requests are independent, their rows are not: requests of unequal size count for fewer.
-    """
-
-    metric: Metric
+    day_start_s: int
     value: float
-    low: float
-    high: float
     requests: int
-    rows: int
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What a version's newest day says; ``reference`` is what it was held against, if anything."""
+    """What a version's newest day says; ``reference`` is what it is held against, if anything.
+
+    ``note`` says why a figure cannot be judged, or is not. With ``own_past`` it is the ``settled``
+    day that is judged.
+    """
 
     metric: Metric
     day_start_s: int
     rate: Rate
     reference: float | None
     degraded: bool
+    against: Against | None = None
+    note: str | None = None
+    settled: Settled | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """The newest day of answers with ``MIN_UNITS`` requests to go by."""
+    """The newest day of answers with ``MIN_UNITS`` requests to go by.
+
+    ``champion`` is the same day's where this is another's click rate; ``settled`` are the days that
+    make the version's own past, and the newest ones.
+    """
 
     start_s: int
     sums: Moments
-    champion: Moments | None = None  # of the same day, where this is another's click rate
-
-
-def rate_of(metric: Metric, sums: Moments) -> Rate:
-    interval = interval_of(sums, SHOWN_ALPHA)
-    return Rate(metric, sums.mean, interval.low, interval.high, sums.units, sums.rows)
-
-
-def interval_of(sums: Moments, alpha: float, trained_on: int | None = None) -> Interval:
-    """Return the interval that holds at every look.
-
-    ``trained_on`` rows of another figure widen it by the chance in that one.
-    """
-    independent = sums.n**2 / sums.nn  # as many requests of one size would tell as much (Kish)
-    if trained_on:
-        independent = 1.0 / (1.0 / independent + 1.0 / trained_on)
-    return rate_interval(sums.mean, independent, alpha)
+    champion: Moments | None = None
+    settled: Sequence[SettledDay] = ()
 
 
 def daily_alpha(false_alarms_per_month: float, comparisons: int) -> float:
@@ -90,22 +84,64 @@ def standing(
     still_open: bool,
 ) -> Standing:
     """Judge a day. Once degraded, a version stays so until its figure is back at the reference."""
-    reference, beyond = None, False
-    if metric == "accuracy":
-        reference, trained_on = trained_figure("accuracy", training)
-        if reference is not None:
-            beyond = interval_of(day.sums, alpha, trained_on).high < reference
-    elif day.champion is not None and day.champion.units >= MIN_UNITS:
-        reference = day.champion.mean
-        found = difference_of_arms(day.champion, day.sums, PLAN_UNITS)
-        if found.obstacle is None:
-            moment = (found.difference, found.standard_error, found.progress)
-            beyond = Mixture(alpha=alpha).interval(*moment).high < 0.0
-    below = reference is not None and day.sums.mean < reference
-    return Standing(
-        metric=metric,
-        day_start_s=day.start_s,
-        rate=rate_of(metric, day.sums),
-        reference=reference,
-        degraded=beyond or (still_open and below),
-    )
+    trained, trained_on = trained_figure(metric, training)
+    if metric not in DECIDING:
+        found = _shown_only(metric, day, trained)
+    elif trained is not None:
+        found = _by_training(metric, day, trained, trained_on, alpha)
+    elif day.champion is not None:
+        found = _by_champion(metric, day, day.champion, alpha)
+    else:
+        found = _by_own_past(metric, day, alpha)
+    if still_open and found.reference is not None and metric in DECIDING:
+        now = found.settled.value if found.settled else found.rate.value
+        behind = now > found.reference if metric in ERRORS else now < found.reference
+        found = msgspec.structs.replace(found, degraded=found.degraded or behind)
+    return found
+
+
+def _shown_only(metric: Metric, day: Day, trained: float | None) -> Standing:
+    note = "shown only: RMSE decides"
+    return Standing(metric, day.start_s, rate_of(metric, day.sums), trained, False, note=note)
+
+
+def _by_training(
+    metric: Metric, day: Day, trained: float, trained_on: int | None, alpha: float
+) -> Standing:
+    interval = interval_of(metric, day.sums, alpha, trained_on)
+    worse = interval.low > trained**2 if metric == "rmse" else interval.high < trained
+    rate = rate_of(metric, day.sums)
+    note = "too skewed for its size to be judged yet" if rate.low is None else None
+    return Standing(metric, day.start_s, rate, trained, worse, "training", note)
+
+
+def _by_champion(metric: Metric, day: Day, champion: Moments, alpha: float) -> Standing:
+    rate = rate_of(metric, day.sums)
+    if champion.units < MIN_UNITS:
+        note = f"the champion has {champion.units} requests of the day; {MIN_UNITS} are needed"
+        return Standing(metric, day.start_s, rate, None, False, note=note)
+    found = difference_of_arms(champion, day.sums, PLAN_UNITS)
+    worse = False
+    if found.obstacle is None:
+        moment = (found.difference, found.standard_error, found.progress)
+        worse = Mixture(alpha=alpha).interval(*moment).high < 0.0
+    return Standing(metric, day.start_s, rate, champion.mean, worse, "champion", found.obstacle)
+
+
+def _by_own_past(metric: Metric, day: Day, alpha: float) -> Standing:
+    rate = rate_of(metric, day.sums)
+    first, later = day.settled[:DAYS], day.settled[DAYS:]
+    if len(first) < DAYS:
+        note = (
+            f"no reference yet: {len(first)} of the {DAYS} whole days that make this version's own "
+            f"past, each with {MIN_UNITS} requests an hour after its end"
+        )
+        return Standing(metric, day.start_s, rate, None, False, note=note)
+    reference = shown(metric, sum(sums.mean for _, sums in first) / len(first))
+    if not later:
+        note = "no whole day since its own past yet"
+        return Standing(metric, day.start_s, rate, reference, False, "own_past", note)
+    start_s, sums = later[-1]
+    worse = falls_short(first, later, alpha, higher_is_better=metric not in ERRORS)
+    settled = Settled(start_s, shown(metric, sums.mean), sums.units)
+    return Standing(metric, day.start_s, rate, reference, worse, "own_past", settled=settled)

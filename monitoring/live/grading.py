@@ -9,13 +9,18 @@ from monitoring.analysis.compare.moments import Moments
 from monitoring.analysis.compare.sequences import MIN_UNITS
 from monitoring.live import outcome_tables as tables
 from monitoring.live.alerts import Alert, Cause
-from monitoring.live.degrading import Day, Standing, daily_alpha, standing
+from monitoring.live.degrading import Against, Day, Standing, daily_alpha, standing
 from monitoring.live.expectations import Expectation
-from monitoring.live.outcomes import METRICS, Metric
+from monitoring.live.outcomes import KINDS, Metric
 from monitoring.live.store import DAY_S, Store
 from monitoring.live.window import StreamKey
 
-WORDS: Final[dict[Metric, str]] = {"accuracy": "accuracy", "click": "click rate"}
+WORDS: Final[dict[Metric, str]] = {"accuracy": "accuracy", "rmse": "RMSE", "click": "click rate"}
+BESIDE: Final[dict[Against, str]] = {
+    "training": "at training",
+    "champion": "the champion's",
+    "own_past": "in its first week",
+}
 
 
 def standings(
@@ -28,7 +33,7 @@ def standings(
 ) -> list[Standing]:
     """Judge a stream's newest day of each metric that has enough feedback."""
     beside = sum(other.model == key.model for other in store.streams())
-    alpha = daily_alpha(settings.false_alarms_per_month, beside * len(METRICS))
+    alpha = daily_alpha(settings.false_alarms_per_month, beside * len(KINDS))
     found = []
     for metric, day in sorted(_newest_days(store, key).items()):
         alert = known.get(cause_name(key, metric))
@@ -44,11 +49,12 @@ def _newest_days(store: Store, key: StreamKey) -> dict[Metric, Day]:
             champion = None
             if metric == "click" and key.variant != "champion":
                 champion = _champion(store, key.model, start_s)
-            days[metric] = Day(start_s=start_s, sums=sums, champion=champion)
+            settled = tables.settled_days(store.connection, key, metric)
+            days[metric] = Day(start_s=start_s, sums=sums, champion=champion, settled=settled)
     return days
 
 
-def _champion(store: Store, model: str, start_s: int) -> Moments | None:
+def _champion(store: Store, model: str, start_s: int) -> Moments:
     found = [
         sums
         for key in store.streams()
@@ -56,7 +62,7 @@ def _champion(store: Store, model: str, start_s: int) -> Moments | None:
         for _, metric, sums in tables.sums_of(store.connection, key, DAY_S, start_s, start_s + 1)
         if metric == "click"
     ]
-    return sum(found, Moments()) if found else None
+    return sum(found, Moments())
 
 
 def degraded(key: StreamKey, found: list[Standing]) -> dict[str, Cause]:
@@ -75,9 +81,13 @@ def degraded(key: StreamKey, found: list[Standing]) -> dict[str, Cause]:
 
 
 def in_words(judged: Standing) -> str:
-    beside = "at training" if judged.metric == "accuracy" else "the champion's"
+    """Say a degraded standing as a sentence's end."""
+    value, requests = judged.rate.value, judged.rate.requests
+    if judged.settled is not None:
+        value, requests = judged.settled.value, judged.settled.requests
+    beside = "" if judged.against is None else BESIDE[judged.against]
     return (
-        f"{WORDS[judged.metric]} {judged.rate.value:.4g} on {judged.rate.requests} requests, "
+        f"{WORDS[judged.metric]} {value:.4g} on {requests} requests, "
         f"{judged.reference:.4g} {beside}"
     )
 

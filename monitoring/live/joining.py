@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from monitoring.agent.settings import LiveSettings
+from monitoring.analysis.compare.moments import Moments
 from monitoring.live import outcome_tables as tables
 from monitoring.live.answers import Answer, AnswerIndex
 from monitoring.live.outcome_tables import Waiting
-from monitoring.live.outcomes import METRICS, Metric, Word, change, part_of
+from monitoring.live.outcomes import Metric, change, metrics_of, part_of
 from monitoring.live.store import Store
+from monitoring.live.window import StreamKey
 
 RETRY_S: Final = 10.0
 UNKNOWN_AFTER_S: Final = 60.0
@@ -45,12 +47,16 @@ class Joining:
             for chunk in tables.answers_after(self._store.connection, self._index.newest):
                 self._index.add(*chunk)
             with self._store.transaction() as db:
+                moved = _Moved()
                 for waiting in batch:
-                    self._join(db, waiting, now_s)
+                    self._join(db, waiting, moved, now_s)
+                self._move(db, moved, now_s)
             looked_at += len(batch)
         return looked_at
 
-    def _join(self, db: sqlite3.Connection, waiting: Waiting, now_s: float) -> None:
+    def _join(
+        self, db: sqlite3.Connection, waiting: Waiting, moved: "_Moved", now_s: float
+    ) -> None:
         said = waiting.feedback
         answers = list(self._index.find(waiting.model, said.request))
         if not answers and now_s < waiting.counted_s + UNKNOWN_AFTER_S:
@@ -58,16 +64,16 @@ class Joining:
             db.execute("UPDATE waiting SET try_at_s = ? WHERE id = ?", (again_s, waiting.id))
             return
         db.execute("DELETE FROM waiting WHERE id = ?", (waiting.id,))
-        rows = max((len(answer.labels) for answer in answers), default=0)
+        rows = max((len(answer.outputs) for answer in answers), default=0)
         if said.row is None and rows > 1:
             tables.note(db, waiting.model, "ambiguous")
         elif (said.row or 0) >= rows:
             tables.note(db, waiting.model, "unknown")
         else:
-            self._use(db, waiting, answers, now_s)
+            self._use(db, waiting, answers, moved)
 
     def _use(
-        self, db: sqlite3.Connection, waiting: Waiting, answers: list[Answer], now_s: float
+        self, db: sqlite3.Connection, waiting: Waiting, answers: list[Answer], moved: "_Moved"
     ) -> None:
         """Let the last word about a row count, in the windows of all answers it is about."""
         said, model = waiting.feedback, waiting.model
@@ -84,26 +90,31 @@ class Joining:
                 return
         newest = max(answer.chunk for answer in answers)
         tables.keep_word(db, model, said, row, newest)
-        metric = METRICS.get(said.kind)
-        if metric is not None:
-            for answer in answers:
-                self._move(db, answer, metric, (before, before | {row: word}), now_s)
+        for answer in answers:
+            for metric in metrics_of(said.kind, answer):
+                old, new = (part_of(answer, metric, w) for w in (before, before | {row: word}))
+                moved.add(answer, metric, change(old, new))
 
-    def _move(
-        self,
-        db: sqlite3.Connection,
-        answer: Answer,
-        metric: Metric,
-        words: tuple[dict[int, Word], dict[int, Word]],
-        now_s: float,
-    ) -> None:
-        before, after = (part_of(answer, metric, said) for said in words)
-        moved = change(before, after)
-        if moved is not None:
-            for level_s, start_s in self._store.kept_windows(answer.start_s, now_s):
-                tables.add_sums(db, answer.key, (level_s, start_s, metric), moved)
+    def _move(self, db: sqlite3.Connection, moved: "_Moved", now_s: float) -> None:
+        """Add to the windows of all levels what a batch of feedback has moved."""
+        for (key, finest_s, metric), sums in moved.sums.items():
+            for level_s, start_s in self._store.kept_windows(finest_s, now_s):
+                tables.add_sums(db, key, (level_s, start_s, metric), sums)
 
     def _closed_s(self, answer: Answer) -> float:
         """Return when the drift window of an answer was closed."""
         length_s = self._settings.drift_window_s
         return answer.start_s // length_s * length_s + length_s + self._settings.late_s
+
+
+class _Moved:
+    """Changes of sums by stream, window of the finest level and metric."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[StreamKey, int, Metric], Moments] = {}
+
+    def add(self, answer: Answer, metric: Metric, moved: Moments | None) -> None:
+        if moved is not None:
+            place = (answer.key, answer.start_s, metric)
+            known = self.sums.get(place)
+            self.sums[place] = moved if known is None else known + moved

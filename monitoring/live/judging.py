@@ -22,6 +22,7 @@ from monitoring.live.errors import CountedElsewhere
 from monitoring.live.expectations import Expectations
 from monitoring.live.grading import degraded, standings
 from monitoring.live.joining import Joining
+from monitoring.live.own_past import settle_day
 from monitoring.live.store import Store
 from monitoring.live.verdicts import Verdicts
 from monitoring.live.window import LiveWindow, StreamKey
@@ -86,7 +87,9 @@ class Judging:
 
     def join_feedback(self) -> int:
         """Join the feedback that is due to its answers; return how many were looked at."""
-        return self._joining.join_due()
+        joined = self._joining.join_due()
+        settle_day(self._store, self._clock())
+        return joined
 
     def judge_due(self) -> int:
         """Judge every closed window that has no verdict yet; return how many.

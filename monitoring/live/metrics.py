@@ -8,6 +8,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from monitoring.agent.metrics import VARIANT
+from monitoring.live.degrading import DECIDING, Standing
+from monitoring.live.outcomes import ERRORS
 from monitoring.live.views import DriftView, LiveView
 
 
@@ -91,22 +93,46 @@ def _feedback(view: LiveView) -> Iterator[Metric]:
         for fate, count in sorted(fates.items()):
             if fate != "waiting":
                 events.add_metric([model, fate], count)
+    yield events
+    yield from _standings(view)
+
+
+def _standings(view: LiveView) -> Iterator[Metric]:
+    labels = [*VARIANT, "metric"]
     ratio = GaugeMetricFamily(
-        "treeline_outcome_ratio", "Share of answers clicked or right.", labels=[*VARIANT, "metric"]
+        "treeline_outcome_ratio", "Share of answers clicked or right.", labels=labels
+    )
+    error = GaugeMetricFamily(
+        "treeline_outcome_error", "Errors of a regression, in the label's units.", labels=labels
+    )
+    reference = GaugeMetricFamily(
+        "treeline_outcome_reference", "What a figure is held against.", labels=[*labels, "against"]
+    )
+    compared = GaugeMetricFamily(
+        "treeline_outcome_compared", "1 where a figure is held against something.", labels=labels
     )
     flags = GaugeMetricFamily(
-        "treeline_needs_retraining", "1 while feedback says so.", labels=[*VARIANT, "metric"]
+        "treeline_needs_retraining", "1 while feedback says so.", labels=labels
     )
-    worst: dict[tuple[str, ...], tuple[float, bool]] = {}
+    found: dict[tuple[str, ...], list[Standing]] = {}
     for part in view.feedback:
         for judged in part.standings:
-            labels: tuple[str, ...] = (part.model, part.version, part.variant, judged.metric)
-            value, flag = worst.get(labels, (judged.rate.value, False))
-            worst[labels] = (min(value, judged.rate.value), flag or judged.degraded)
-    for found, (value, flag) in sorted(worst.items()):
-        ratio.add_metric(found, value)
-        flags.add_metric(found, float(flag))
-    yield from (events, ratio, flags)
+            of: tuple[str, ...] = (part.model, part.version, part.variant, judged.metric)
+            found.setdefault(of, []).append(judged)
+    for of, nodes in sorted(found.items()):
+        values = [judged.rate.value for judged in nodes]
+        if nodes[0].metric in ERRORS:
+            error.add_metric(of, max(values, key=abs))
+        else:
+            ratio.add_metric(of, min(values))
+        if nodes[0].metric in DECIDING:
+            compared.add_metric(of, float(all(judged.against for judged in nodes)))
+            flags.add_metric(of, float(any(judged.degraded for judged in nodes)))
+        for judged in nodes:
+            if judged.against is not None and judged.reference is not None:
+                reference.add_metric([*of, judged.against], judged.reference)
+                break
+    yield from (ratio, error, reference, compared, flags)
 
 
 def _by_stream(view: LiveView) -> dict[tuple[str, str, str], list[DriftView]]:

@@ -1,9 +1,10 @@
 """The tables of feedback, beside the windows in the store.
 
 ``answers`` are remembered requests in chunks, ``waiting`` is feedback that is not joined yet,
-``said`` the last word about each row, ``outcomes`` the sums of each window at each level, and
-``feedback`` what has become of all that came. Everything here happens in a transaction of the
-caller's.
+``said`` the last word about each row, ``outcomes`` the sums of each window at each level,
+``settled`` some days' sums as they stood soon after the day, and ``feedback`` what has become of
+all that came. Sums are whole numbers; too long ones stand as their digits. Everything here happens
+in a transaction of the caller's.
 """
 
 import sqlite3
@@ -14,7 +15,7 @@ import msgspec
 
 from monitoring.analysis.compare.moments import Moments
 from monitoring.live.answers import Chunk
-from monitoring.live.outcomes import SUMS, Metric, Word, sums_in, with_sums
+from monitoring.live.outcomes import SUMS, Metric, Word, in_units, sums_in, with_sums
 from monitoring.live.window import StreamKey
 
 REQUEST_BYTES: Final = 32  # an answered request of up to some five rows
@@ -36,15 +37,14 @@ CREATE TABLE IF NOT EXISTS outcomes (
     {", ".join(f"{name} NUMERIC" for name in SUMS)},
     PRIMARY KEY (model, version, variant, level_s, start_s, metric)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settled (
+    {_STREAM}, metric TEXT, start_s INTEGER, {", ".join(f"{name} NUMERIC" for name in SUMS)},
+    PRIMARY KEY (model, version, variant, metric, start_s)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS feedback (
     model TEXT, fate TEXT, events INTEGER, PRIMARY KEY (model, fate)
 ) WITHOUT ROWID;
 """
-_ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
-_ADD_SUMS: Final = (
-    f"INSERT INTO outcomes VALUES ({', '.join('?' * (6 + len(SUMS)))}) "  # noqa: S608  own names
-    f"ON CONFLICT DO UPDATE SET {_ADDED}"
-)
 
 
 class Feedback(msgspec.Struct, frozen=True):
@@ -114,17 +114,37 @@ def add_sums(
     db: sqlite3.Connection, key: StreamKey, place: tuple[int, int, Metric], sums: Moments
 ) -> None:
     """Add to a window's sums; ``place`` is its level, its start and the metric."""
-    db.execute(_ADD_SUMS, (key.model, key.version, key.variant, *place, *sums_in(sums)))
+    where = (key.model, key.version, key.variant, *place)
+    known = db.execute(
+        f"SELECT {', '.join(SUMS)} FROM outcomes WHERE model = ? AND version = ? AND variant = ? "  # noqa: S608  own names
+        "AND level_s = ? AND start_s = ? AND metric = ?",
+        where,
+    ).fetchone()
+    total = map(int.__add__, map(int, known), map(int, sums_in(sums))) if known else sums_in(sums)
+    db.execute(
+        f"INSERT OR REPLACE INTO outcomes VALUES ({', '.join('?' * (6 + len(SUMS)))})",  # noqa: S608
+        (*where, *map(_kept, total)),
+    )
+
+
+def _kept(total: float) -> int | bytes:
+    """Digits as a blob, which SQLite leaves alone, where a number is longer than its own."""
+    whole = int(total)
+    return whole if -(2**63) <= whole < 2**63 else str(whole).encode()
 
 
 def sums_of(
     db: sqlite3.Connection, key: StreamKey, level_s: int, start_s: float, end_s: float
 ) -> list[tuple[int, Metric, Moments]]:
-    """Read a level's sums of the windows that begin in a span, in order of time.
+    """Read a level's sums of the windows that begin in a span, in order of time, in units.
 
     Without a single click about the model nobody sends any, and there is no click rate.
     """
-    clicked = db.execute("SELECT 1 FROM said WHERE model = ? AND kind = 'click'", (key.model,))
+    clicked = db.execute(
+        "SELECT 1 FROM said WHERE model = ? AND kind = 'click' UNION ALL "
+        "SELECT 1 FROM outcomes WHERE model = ? AND metric = 'click' AND x > 0",
+        (key.model, key.model),
+    )
     without = "" if clicked.fetchone() else "click"
     rows = db.execute(
         f"SELECT start_s, metric, {', '.join(SUMS)} FROM outcomes "  # noqa: S608  own names
@@ -132,7 +152,46 @@ def sums_of(
         "AND start_s >= ? AND start_s < ? AND metric != ? ORDER BY start_s, metric",
         (key.model, key.version, key.variant, level_s, start_s, end_s, without),
     )
-    return [(start, metric, with_sums(sums)) for start, metric, *sums in rows]
+    return [(start, metric, _read(metric, sums)) for start, metric, *sums in rows]
+
+
+def _read(metric: Metric, sums: list[int | bytes]) -> Moments:
+    return in_units(metric, with_sums(map(int, sums)))
+
+
+def settle(db: sqlite3.Connection, day_s: int, start_s: int, min_units: int, kept: int) -> None:
+    """Keep the sums of all streams' day as they stand now, unless they are kept already.
+
+    A stream's first day is a part of one and is left out. The first ``kept`` days of a figure stay,
+    and those of the newest ``kept``.
+    """
+    names = "model, version, variant, metric, start_s"
+    db.execute(
+        f"INSERT OR IGNORE INTO settled SELECT {names}, {', '.join(SUMS)} FROM outcomes AS o "  # noqa: S608  own names
+        "WHERE level_s = ? AND start_s = ? AND units >= ? AND EXISTS (SELECT 1 FROM outcomes "
+        "WHERE model = o.model AND version = o.version AND variant = o.variant "
+        "AND level_s = o.level_s AND start_s < o.start_s)",
+        (day_s, start_s, min_units),
+    )
+    by = "PARTITION BY model, version, variant, metric"
+    db.execute(
+        f"DELETE FROM settled WHERE ({names}) IN (SELECT {names} FROM (SELECT {names}, "  # noqa: S608
+        f"row_number() OVER ({by} ORDER BY start_s) AS nth, max(start_s) OVER ({by}) AS newest_s "
+        "FROM settled) WHERE nth > ? AND start_s <= newest_s - ?)",
+        (kept, kept * day_s),
+    )
+
+
+def settled_days(
+    db: sqlite3.Connection, key: StreamKey, metric: Metric
+) -> list[tuple[int, Moments]]:
+    """Read a figure's settled days, in order of time."""
+    rows = db.execute(
+        f"SELECT start_s, {', '.join(SUMS)} FROM settled "  # noqa: S608  own names
+        "WHERE model = ? AND version = ? AND variant = ? AND metric = ? ORDER BY start_s",
+        (key.model, key.version, key.variant, metric),
+    )
+    return [(start_s, _read(metric, sums)) for start_s, *sums in rows]
 
 
 def words_about(db: sqlite3.Connection, model: str, request: int, kind: str) -> dict[int, Word]:

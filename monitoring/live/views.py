@@ -7,9 +7,10 @@ import msgspec
 
 from monitoring.analysis.compare.moments import Moments
 from monitoring.live.alerts import Alert
-from monitoring.live.degrading import Standing, rate_of
+from monitoring.live.degrading import Standing
 from monitoring.live.figures import LATENCY_BOUNDS_MS, WindowFigures, bucket_value
 from monitoring.live.outcomes import Metric
+from monitoring.live.rates import rate_of
 from monitoring.live.rules import Finding
 
 

@@ -1,8 +1,9 @@
 """Make a bundle from a fitted model and the data it was trained on."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -31,6 +32,8 @@ from serve_app.model.manifest import (
 )
 from serve_app.model.predictions import Predictions, quality
 from serve_app.model.verify import sha256_of
+
+OOB_TOLERANCE: Final = 1e-6  # of R2: rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,8 @@ def build_bundle(
 
     ``model_bytes`` are stored as they are; ``unpickled`` is the model in them. Metrics on the
     training data are named ``train_*``, those on ``test`` (held-out rows with the same columns)
-    ``test_*``; ``oob_score`` is the forest's own, where it was asked to keep one.
+    ``test_*``; ``oob_score`` is the forest's own, where it was asked to keep one, and ``oob_*`` a
+    regressor's errors out of bag.
 
     BundleUnbuildable when the estimator is not allowed, columns or labels do not fit the model, or
     the model cannot predict its training rows.
@@ -84,6 +88,7 @@ def build_bundle(
     metrics = _named("train", quality(predictions, labels, classes))
     if hasattr(forest, "oob_score_"):
         metrics["oob_score"] = float(forest.oob_score_)
+        metrics |= _named("oob", out_of_bag_quality(forest, labels))
     if test is not None:
         metrics |= _named("test", _held_out_quality(model, test, train.label, features))
     contents = {
@@ -170,6 +175,20 @@ def _held_out_quality(
     columns = convert_columns(test, {feature.name: feature.dtype for feature in features})
     labels = true_labels(test, label, class_values(model))
     return quality(_predict(model, columns, "held-out"), labels, class_names(model))
+
+
+def out_of_bag_quality(forest: Any, labels: pa.Array) -> dict[str, int | float]:
+    """Measure a regressor's own out-of-bag predictions; nothing where they do not fit the labels.
+
+    They do where both give the R2 that the forest has kept: else the labels are another table's, or
+    the score another one.
+    """
+    predicted = getattr(forest, "oob_prediction_", None)
+    if predicted is None or predicted.shape != (len(labels),):
+        return {}
+    measured = quality(Predictions(scores=predicted), labels, ())
+    same = abs(measured.get("r2", math.nan) - float(forest.oob_score_)) < OOB_TOLERANCE
+    return measured if same else {}
 
 
 def _named(prefix: str, metrics: dict[str, int | float]) -> dict[str, int | float]:

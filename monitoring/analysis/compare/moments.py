@@ -26,15 +26,16 @@ class Moments:
 
     units: int = 0
     rows: int = 0
-    x: float = 0.0
-    n: float = 0.0
-    xx: float = 0.0
-    xn: float = 0.0
-    nn: float = 0.0
-    xxx: float = 0.0
-    xxn: float = 0.0
-    xnn: float = 0.0
-    nnn: float = 0.0
+    # Whole numbers stay whole, however long: the live windows' sums are exact.
+    x: float = 0
+    n: float = 0
+    xx: float = 0
+    xn: float = 0
+    nn: float = 0
+    xxx: float = 0
+    xxn: float = 0
+    xnn: float = 0
+    nnn: float = 0
 
     def __add__(self, other: "Moments") -> "Moments":
         """Join two disjoint sets of units."""

@@ -26,6 +26,14 @@ class Said:
     dated_s: float | None = None
 
 
+def number_of(value: str) -> float | None:
+    """As if numbers had come as JSON numbers."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
 def feedback(words: list[Said], first: int = 1) -> bytes:
     def row_of(seq: int):
         said = words[seq - first]
@@ -40,7 +48,7 @@ def feedback(words: list[Said], first: int = 1) -> bytes:
                 "latency_ms": 0.0,
                 "x_kind": said.kind,
                 "x_value": said.value,
-                "x_number": float(said.value) if said.kind == "click" else None,
+                "x_number": number_of(said.value),
                 "x_row": said.row,
                 "x_outcome_ts_us": dated,
             }

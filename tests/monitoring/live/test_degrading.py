@@ -8,10 +8,11 @@ from monitoring.analysis.compare.moments import Moments, unit_moments
 from monitoring.events import Stream
 from monitoring.live.alerting import Alerting
 from monitoring.live.alerts import Alert
-from monitoring.live.degrading import Day, interval_of, rate_of, standing
+from monitoring.live.degrading import Day, standing
 from monitoring.live.expectations import Expectation
 from monitoring.live.judging import Judging
 from monitoring.live.metrics import live_exposition
+from monitoring.live.rates import interval_of, rate_of
 from monitoring.live.showing import feedback_view
 from monitoring.live.views import LiveView, feedback_json, merged
 from monitoring.live.window import StreamKey
@@ -42,7 +43,7 @@ def test_a_version_as_good_as_trained_is_seldom_flagged_however_often_one_looks(
         hits = rng.random(2_000) < 0.9
         looks = [sums_of(hits[:n]) for n in range(100, 2_001, 100)]
         flagged += any(judge(hits[:n]).degraded for n in range(100, 2_001, 100))
-        missed += any(interval_of(sums, 0.05).excludes(0.9) for sums in looks)
+        missed += any(interval_of("accuracy", sums, 0.05).excludes(0.9) for sums in looks)
     assert flagged <= 8  # two-sided alpha 0.02, of which one half can flag
     assert missed <= 20
 

@@ -1,6 +1,7 @@
 """Feedback moves the figures of its answers once: late, repeated, corrected, unknown, crashed."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,8 +134,28 @@ def test_answers_beyond_the_bound_are_forgotten_with_what_was_said(world):
     assert world.store.connection.execute("SELECT count(*) FROM said").fetchone() == (0,)
 
 
-class Died(Exception):
-    """The process ends here."""
+REGRESSION = Stream(
+    **{f: getattr(STREAM, f) for f in STREAM.__struct_fields__}
+    | {"task": "regression", "classes": ()}
+)
+
+
+def predictions(seq: int, rows: int = 1, ts_us: int = T0_US):
+    made = rows_of(seq, rows=rows, ts_us=ts_us, score=10.0 * seq)
+    return [row | {"label": None, "probabilities": None} for row in made]
+
+
+def test_numbers_said_about_a_regression_move_its_errors(world):
+    world.agent.take(delivery(1, 3, stream=REGRESSION, events=predictions))
+    words = [Said(1, "7"), Said(2, "24"), Said(3, "1e300"), Said(3, "30.5", after_s=5)]
+    world.agent.take(feedback(words))
+    join(world)
+    found = {m: s for _, m, s in tables.sums_of(world.store.connection, KEY, HOUR_S, 0.0, 1e18)}
+    assert {m: (s.units, s.x) for m, s in found.items() if m != "click"} == {
+        "rmse": (3, 9.0 + 16.0 + 0.25),
+        "mae": (3, 3.0 + 4.0 + 0.5),
+        "bias": (3, 3.0 - 4.0 - 0.5),
+    }
 
 
 WORDS = st.builds(
@@ -147,11 +168,10 @@ WORDS = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
-@given(words=st.lists(WORDS, min_size=1, max_size=12), seed=st.integers(0, 99), data=st.data())
-def test_in_any_order_and_whoever_dies_when_the_last_word_counts_once(words, seed, data):
-    """A word is the same wherever it comes in; deaths fall at any write of the joining."""
-    answers = {s: rows_of(s, rows=2, ts_us=T0_US + s * 40_000_000) for s in range(1, 7)}
+def any_order(words: list[Said], seed: int, data: st.DataObject, task: str) -> list:
+    """Give words in order, and shuffled among deaths that fall at any write of the joining."""
+    stream, rows = (REGRESSION, predictions) if task == "regression" else (STREAM, rows_of)
+    answers = {s: rows(s, rows=2, ts_us=T0_US + s * 40_000_000) for s in range(1, 7)}
     found = []
     for turn in range(2):
         said = list(words)
@@ -159,7 +179,7 @@ def test_in_any_order_and_whoever_dies_when_the_last_word_counts_once(words, see
             random.Random(seed).shuffle(said)
         with memory_folder() as name:
             world = World(Path(name), expected=UNKNOWN)
-            world.agent.take(delivery(1, 6, events=answers.__getitem__))
+            world.agent.take(delivery(1, 6, stream=stream, events=answers.__getitem__))
             middle = len(said) // 2
             for first, part in ((1, said[:middle]), (middle + 1, said[middle:])):
                 if not part:
@@ -170,17 +190,42 @@ def test_in_any_order_and_whoever_dies_when_the_last_word_counts_once(words, see
                 if turn:
                     die_at(world, data.draw(st.integers(0, 20)))
                 Joining(world.store, SETTINGS, world.agent.clock).join_due()
-            levels = [sums(world, "accuracy", level_s=s) for s in (MINUTE_S, HOUR_S)]
+            db = world.store.connection
+            levels = [tables.sums_of(db, KEY, level_s, 0.0, 1e18) for level_s in (MINUTE_S, HOUR_S)]
             fate = fates(world)
             assert sum(fate[f] for f in fate if f != "late") == len(words)
-            found.append((*levels, fate["used"]))
+            found.append((levels, fate["used"]))
             world.die()
     assert found[0] == found[1]
-    last = {}
-    for word in sorted(words, key=lambda w: (w.dated_s or w.after_s, w.after_s, w.value)):
-        last[word.request, word.row] = word.value
+    return found[0][0]
+
+
+def last_words(words: list[Said]) -> dict[tuple[int, int | None], str]:
+    ordered = sorted(words, key=lambda w: (w.dated_s or w.after_s, w.after_s, w.value))
+    return {(word.request, word.row): word.value for word in ordered}
+
+
+@settings(max_examples=25, deadline=None)
+@given(words=st.lists(WORDS, min_size=1, max_size=12), seed=st.integers(0, 99), data=st.data())
+def test_in_any_order_and_whoever_dies_when_the_last_word_counts_once(words, seed, data):
+    minutes, _ = any_order(words, seed, data, "classification")
+    last = last_words(words)
+    counted = [sums for _, metric, sums in minutes if metric == "accuracy"]
     right = sum(value == "good" for value in last.values())
-    assert found[0][0][1:] == (right, len(last))
+    assert (sum(s.x for s in counted), sum(s.n for s in counted)) == (right, len(last))
+
+
+@settings(max_examples=25, deadline=None)
+@given(words=st.lists(WORDS, min_size=1, max_size=12), seed=st.integers(0, 99), data=st.data())
+def test_errors_of_a_regression_too_are_those_of_the_last_words(words, seed, data):
+    numbers = {"good": "0.1", "bad": "-3e17"}
+    words = [replace(word, value=numbers[word.value]) for word in words]
+    _, hours = any_order(words, seed, data, "regression")
+    errors = [10.0 * request - float(v) for (request, _), v in last_words(words).items()]
+    (bias,) = [sums for _, metric, sums in hours if metric == "bias"]
+    (squared,) = [sums for _, metric, sums in hours if metric == "rmse"]
+    assert (bias.x, bias.n) == (pytest.approx(sum(errors)), len(errors))
+    assert squared.x == pytest.approx(sum(error**2 for error in errors))
 
 
 def die_at(world: World, write: int) -> None:

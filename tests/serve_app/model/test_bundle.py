@@ -149,6 +149,23 @@ def test_bare_classifier_comes_back_whole(tmp_path):
     assert np.array_equal(probabilities, expected.astype(np.float32))
 
 
+def test_a_regressors_errors_out_of_bag_are_known_where_the_rows_are_those_it_was_fitted_on():
+    frame = numbers()
+    frame["target"] = 3.0 * frame.b + frame.a
+    model = RandomForestRegressor(60, oob_score=True, random_state=0)
+    model.fit(frame[["b", "a"]], frame.target)
+    metrics = stage(model, frame).manifest.training_metrics
+    errors = model.oob_prediction_ - frame.target
+    assert metrics["oob_rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+    assert (metrics["oob_r2"], metrics["oob_rows"]) == (
+        pytest.approx(model.oob_score_),
+        len(frame),
+    )
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    assert "oob_rmse" not in stage(model, shuffled).manifest.training_metrics
+    assert "oob_rmse" not in stage(model, frame.iloc[1:]).manifest.training_metrics
+
+
 def test_manifest_and_hashes_are_plain_json(tmp_path):
     frame = numbers()
     stored(tmp_path, classifier(frame), frame)
