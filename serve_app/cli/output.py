@@ -1,8 +1,9 @@
 """What commands print: JSON for programs, on stdout alone, and tables for people."""
 
+import os
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+PIPED_WIDTH: Final = 500
 
 
 def print_json(value: Any) -> None:
@@ -19,13 +22,17 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table; None stands as an empty cell, and markup in a value is left as text."""
+    """Print a table; None stands as an empty cell, and markup in a value is left as text.
+
+    Into a pipe or a file rows are as wide as they need, unless ``COLUMNS`` says otherwise.
+    """
     table = Table(title=title, title_justify="left")
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else _escaped(cell) for cell in row))
-    Console().print(table)
+    free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    Console(width=PIPED_WIDTH if free else None).print(table)
 
 
 def _escaped(cell: object) -> str:

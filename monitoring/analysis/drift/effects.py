@@ -74,20 +74,31 @@ def effect_of(baseline: ColumnBaseline, window: Floats, new: NDArray[np.bool_]) 
     )
 
 
-def decile_groups(baseline: ColumnBaseline, counts: Floats, new: NDArray[np.bool_]) -> Floats:
-    """Counts per group: values or training deciles, then new values, then missing ones.
+APART: Final = -1
 
-    New values of a number of many lie in the decile that they fall into, not apart.
+
+def slot_groups(baseline: ColumnBaseline, new: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return each slot's group (missing left out): one per value or training decile.
+
+    New values are ``APART``; those of a number of many lie in the decile that they fall into.
     """
     shares = baseline.counts[:-1] / max(baseline.present, 1)
     filled = shares > 0
     continuous = len(baseline.components) > 0 and filled.sum() > MAX_ATOMS
-    apart = np.zeros_like(new) if continuous else new
     if filled.sum() <= GROUPS:
         group = np.maximum(np.cumsum(filled) - 1, 0)
     else:
         middle = np.cumsum(shares) - shares / 2
         group = np.minimum((middle * GROUPS).astype(np.int64), GROUPS - 1)
+    apart = np.zeros_like(new) if continuous else new
+    return np.where(apart, APART, group)
+
+
+def decile_groups(baseline: ColumnBaseline, counts: Floats, new: NDArray[np.bool_]) -> Floats:
+    """Counts per group that training rows are in, then of new values, then of missing ones."""
+    group = slot_groups(baseline, new)
+    apart = group == APART
+    shares = baseline.counts[:-1] / max(baseline.present, 1)
     values = np.bincount(group[~apart], counts[:-1][~apart], GROUPS)
     used = np.bincount(group[~apart], shares[~apart], GROUPS) > 0
     return np.concatenate([values[used], [counts[:-1][apart].sum(), counts[-1]]])

@@ -4,57 +4,73 @@ from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from monitoring.analysis.drift.baseline import BaselineProfile
 from monitoring.analysis.drift.bins import CategoryBins
-from monitoring.analysis.drift.effects import decile_groups
-from monitoring.analysis.drift.marginals import new_slots
+from monitoring.analysis.drift.charts import column_bars, column_figure, timeline_figure
 from monitoring.analysis.drift.report import DriftReport
-from monitoring.analysis.drift.summary import WEIGHT_UNIT, WindowSummary
+from monitoring.analysis.drift.summary import WindowSummary
 from monitoring.analysis.drift.timeline import JudgedWindow, Timeline
 
 MAX_PICTURES: Final = 12
-MAX_BARS: Final = 12
-BEFORE, AFTER = "#9aa5b1", "#c2410c"
+NOT_ENOUGH: Final = "not enough data"
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem}
 table{border-collapse:collapse;width:100%;margin:1rem 0}
-td,th{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #e4e7eb}
-.drift{color:#c2410c;font-weight:600} img{max-width:100%}
+td,th{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #e4e7eb;white-space:nowrap}
+.name{white-space:normal;overflow-wrap:anywhere}
+.number{text-align:right;font-variant-numeric:tabular-nums}
+.drift{color:#c2410c;font-weight:600} .quiet{color:#7b8794} img{max-width:100%}
+summary{cursor:pointer} .wide{overflow-x:auto}
 """
+LEGEND: Final = (
+    "PSI and JS (Jensen-Shannon) compare shares of deciles or values, 0 is equal; Wasserstein is "
+    "how far values moved in the mean, in training sigmas; missing is the change of their share; "
+    "new is the share of values never seen in training."
+)
 
 
 def report_page(profile: BaselineProfile, window: WindowSummary, report: DriftReport) -> str:
-    """Show one window's report: a table of all columns, and pictures of those that stand out."""
+    """Show one window's report: pictures of the columns that stand out, and a table of all.
+
+    Of a window that is too small to be judged there is no picture: chance would be all it shows.
+    """
     ranked = sorted(
         range(len(report.columns)),
         key=lambda i: 1.0 if report.columns[i].p_value is None else report.columns[i].p_value or 0,
     )
     alarmed = [index for index in ranked if report.columns[index].alarm]
-    shown = (alarmed or ranked)[:MAX_PICTURES]
-    pictures = [_column_picture(profile, window, index) for index in shown]
-    title = f"{report.outcome.capitalize()}: {report.rows:,} rows"
-    promise = (
-        f"At most {report.alpha:.1%} of the reports on traffic without drift raise an alarm. "
-        f"The window counts as {report.effective_rows:,.0f} rows."
-    )
+    shown = [] if report.outcome == NOT_ENOUGH else (alarmed or ranked)[:MAX_PICTURES]
+    pictures = [_column_picture(profile, window, report, index) for index in shown]
+    more = len(alarmed) - len(shown)
+    body = [
+        f"<p>At most {report.alpha:.1%} of the reports on traffic without drift raise an alarm. "
+        f"The window counts as {report.effective_rows:,.0f} rows.</p>",
+        f"<p>{_correlations(report)}</p>",
+        _report_table(report, ranked),
+        f"<p class='quiet'>{LEGEND}</p>",
+        "" if alarmed or not shown else "<p>No column drifts; these are the least alike.</p>",
+        *pictures,
+        f"<p>{more} further columns drift.</p>" if alarmed and more > 0 else "",
+    ]
+    return _page(f"{report.outcome.capitalize()}: {report.rows:,} rows", body)
+
+
+def _correlations(report: DriftReport) -> str:
     together = report.multivariate
-    pair = together.pair
-    correlation = (
+    found = (
         f"Correlations: <span class='{'drift' if together.alarm else ''}'>{together.outcome}</span>"
-        + (
-            f", most of all {escape(pair.first)} and {escape(pair.second)}: "
-            f"{pair.baseline_correlation:.2f} to {pair.window_correlation:.2f}"
-            if pair
-            else ""
-        )
     )
-    body = [f"<p>{promise}</p>", f"<p>{correlation}</p>", _report_table(report, ranked), *pictures]
-    return _page(title, body)
+    pair = together.pair
+    if pair is None:
+        return found
+    return (
+        f"{found}, most of all {escape(pair.first)} and {escape(pair.second)}: "
+        f"{pair.baseline_correlation:.2f} in training, {pair.window_correlation:.2f} in the window"
+    )
 
 
 def timeline_page(timeline: Timeline) -> str:
@@ -68,65 +84,27 @@ def timeline_page(timeline: Timeline) -> str:
         segment = ", ".join(f"{name} {value}" for name, value in stream.segment)
         body.append(f"<h2>{escape(f'version {stream.version} {segment}')}</h2>")
         series = list(windows)
-        body.append(_picture(timeline_figure(series, budget.threshold)))
-        body.append(_timeline_table(series))
+        alarms = sum(window.evidence.alarm for window in series)
+        told = f"evidence and p-values of {len(series)} windows, {alarms} with an alarm"
+        body.append(_picture(timeline_figure(series, budget.threshold), told))
+        body.append(
+            f"<details{' open' if alarms else ''}><summary>{told}</summary>"
+            f"{_timeline_table(series)}</details>"
+        )
     verdict = "drift" if timeline.alarm else "no drift"
     return _page(f"{timeline.model}: {verdict}", body)
 
 
-def timeline_figure(windows: list[JudgedWindow], threshold: float) -> Figure:
-    """Draw evidence and p-values over time; alarms of the budget are marked."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    times: Any = [window.start for window in windows]
-    evidence = [max(window.evidence.value, 1e-3) for window in windows]
-    upper.semilogy(times, evidence, color=BEFORE, marker=".")
-    upper.axhline(threshold, color=AFTER, linestyle="--", label="alarm")
-    alarms: Any = [window.start for window in windows if window.evidence.alarm]
-    for moment in alarms:
-        upper.axvline(moment, color=AFTER, alpha=0.4)
-    upper.set_ylabel("evidence")
-    upper.legend(loc="upper left")
-    p_values = [
-        np.nan if window.report.p_value is None else max(window.report.p_value, 1e-12)
-        for window in windows
-    ]
-    lower.semilogy(times, p_values, "o", markersize=4, color=BEFORE)
-    single: Any = [window.start for window in windows if window.report.alarm]
-    for moment in single:
-        lower.axvline(moment, color=AFTER, alpha=0.25)
-    lower.axhline(windows[0].report.alpha, color=AFTER, linestyle="--")
-    lower.set_ylabel("p of the report")
-    return figure
-
-
-def _column_picture(profile: BaselineProfile, window: WindowSummary, index: int) -> str:
-    layout, baseline = profile.layout, profile.columns[index]
-    counts = layout.part(window.counts, index) / WEIGHT_UNIT
-    bins = layout.bins[index]
-    if isinstance(bins, CategoryBins):
-        names = [*bins.categories.to_pylist()[: MAX_BARS - 2]]
-        before, after = _first(baseline.counts, len(names)), _first(counts, len(names))
-        labels = [*names, "others", "missing"]
-    else:
-        new = new_slots(bins, baseline)
-        before = decile_groups(baseline, baseline.counts, new)
-        after = decile_groups(baseline, counts, new)
-        used = len(before) - 2
-        labels = [*(f"{group + 1}" for group in range(used)), "new", "missing"]
-    figure = Figure(figsize=(10, 2.6), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(labels))
-    axes.bar(places - 0.2, before / before.sum(), 0.4, color=BEFORE, label="training")
-    axes.bar(places + 0.2, after / max(after.sum(), 1e-9), 0.4, color=AFTER, label="window")
-    axes.set_xticks(places, labels)
-    axes.set_title(layout.columns[index].name, loc="left")
-    axes.legend()
-    return _picture(figure)
-
-
-def _first(counts: np.ndarray[Any, np.dtype[np.float64]], kept: int) -> Any:
-    return np.concatenate([counts[:kept], [counts[kept:-1].sum(), counts[-1]]])
+def _column_picture(
+    profile: BaselineProfile, window: WindowSummary, report: DriftReport, index: int
+) -> str:
+    column = report.columns[index]
+    cause = f": {column.cause}" if column.alarm and column.cause else ""
+    bars = column_bars(profile, window, index)
+    lying = isinstance(profile.layout.bins[index], CategoryBins)
+    figure = column_figure(f"{column.name}{cause}", bars, lying=lying)
+    told = "; ".join(f"{bar.label} {bar.before:.1%}, {bar.after:.1%}" for bar in bars)
+    return _picture(figure, f"{column.name}, shares in training and window: {told}")
 
 
 def _report_table(report: DriftReport, ranked: Iterable[int]) -> str:
@@ -147,8 +125,9 @@ def _report_table(report: DriftReport, ranked: Iterable[int]) -> str:
             ]
         p = "" if column.p_value is None else f"{column.p_value:.2g}"
         cause = column.cause if column.alarm and column.cause else ""
-        rows.append(([column.name, column.outcome, p, cause, *cells], column.alarm))
-    return _table(header, rows)
+        style = "drift" if column.alarm else "quiet" if column.outcome == NOT_ENOUGH else ""
+        rows.append(([column.name, column.outcome, p, cause, *cells], style))
+    return _table(header, rows, texts=("column", "outcome", "cause"))
 
 
 def _timeline_table(windows: list[JudgedWindow]) -> str:
@@ -164,25 +143,32 @@ def _timeline_table(windows: list[JudgedWindow]) -> str:
             f"{window.evidence.value:.3g}",
             ", ".join(column.name for column in report.columns if column.alarm),
         ]
-        rows.append((cells, window.evidence.alarm or report.alarm))
-    return _table(header, rows)
+        rows.append((cells, "drift" if window.evidence.alarm or report.alarm else ""))
+    return _table(header, rows, texts=("from", "outcome", "columns"))
 
 
-def _table(header: Iterable[str], rows: Iterable[tuple[list[str], bool]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    lines = [
-        f"<tr class='{'drift' if alarm else ''}'>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for cells, alarm in rows
+def _table(
+    header: tuple[str, ...], rows: Iterable[tuple[list[str], str]], texts: tuple[str, ...]
+) -> str:
+    """Make a table; each row comes with its style. Columns that are no ``texts`` are numbers."""
+    styles = [
+        "name" if name in ("column", "columns") else "" if name in texts else "number"
+        for name in header
     ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        parts = zip(cells, styles, strict=True)
+        return "".join(f"<{tag} class='{style}'>{escape(cell)}</{tag}>" for cell, style in parts)
+
+    lines = "".join(f"<tr class='{style}'>{line('td', cells)}</tr>" for cells, style in rows)
+    return f"<div class='wide'><table><tr>{line('th', header)}</tr>{lines}</table></div>"
 
 
-def _picture(figure: Figure) -> str:
+def _picture(figure: Figure, told: str) -> str:
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return f"<img alt='' src='data:image/png;base64,{b64encode(buffer.getvalue()).decode()}'>"
+    figure.savefig(buffer, format="png", dpi=130)
+    data = b64encode(buffer.getvalue()).decode()
+    return f"<img alt='{escape(told)}' src='data:image/png;base64,{data}'>"
 
 
 def _page(title: str, body: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from monitoring.analysis.drift import WindowSummary, fit_baseline, judge
@@ -28,6 +29,48 @@ def test_a_report_is_one_page_with_pictures_and_escaped_names():
     assert "<title>Drift: 500 rows</title>" in page
     assert "data:image/png;base64," in page
     assert "<b>new</b>" not in page
+
+
+def test_a_window_too_small_to_be_judged_has_no_pictures():
+    from monitoring.analysis.drift.pictures import report_page
+
+    window = summary(table(np.random.default_rng(2), 10))
+    page = report_page(PROFILE, window, judge(PROFILE, window))
+    assert "<title>Not enough data: 10 rows</title>" in page
+    assert "<img" not in page
+
+
+def test_bars_name_ranges_values_and_what_was_never_seen():
+    from monitoring.analysis.drift.charts import column_bars
+
+    rng = np.random.default_rng(4)
+    rows = 4_000
+
+    def made(codes: list[str], numbers: np.ndarray) -> pa.Table:
+        few = pa.array(np.arange(rows) % 3)
+        return pa.table({"x_shop": codes, "x_size": numbers, "x_few": few})
+
+    shops = [f"shop {i}" for i in rng.integers(0, 500, rows - 1_000)]
+    numbers = rng.uniform(0.0, 10.0, rows)
+    profile = fit_baseline(made(["<main>"] * 1_000 + shops, numbers))
+    window = WindowSummary(profile.layout)
+    changed = pa.array(np.where(np.arange(rows) < 400, np.nan, numbers), from_pandas=True)
+    window.update(made(["<main>"] * 500 + ["new"] * 500 + shops, changed))
+    found = {
+        column.name: [(bar.label, round(bar.before, 2), round(bar.after, 2)) for bar in bars]
+        for index, column in enumerate(profile.layout.columns)
+        for bars in [column_bars(profile, window, index)]
+    }
+    assert found["shop"] == [
+        ("<main>", 0.25, 0.12),
+        (f"{len(set(shops))} other categories", 0.75, 0.75),
+        ("never seen", 0.0, 0.12),
+    ]
+    assert found["few"] == [("0", 0.33, 0.33), ("1", 0.33, 0.33), ("2", 0.33, 0.33)]
+    assert [before for _, before, _ in found["size"]] == [0.1] * 10 + [0.0]
+    assert found["size"][-1] == ("missing", 0.0, 0.1)
+    low, high = map(float, found["size"][4][0].split(" to "))
+    assert (low, high) == pytest.approx((4.0, 5.0), abs=0.2)
 
 
 def test_a_timeline_shows_every_stream():
