@@ -14,7 +14,7 @@ from serve_app.prediction import Answerer, Predictor, Variant
 from serve_app.router import Further, Router, TrafficState, TrafficUnfit, projection
 from serve_app.schema import RequestDecoder
 from serve_app.settings import Serving
-from serve_app.shadow import Shadow
+from serve_app.shadow import INLINE_ROWS, Shadow
 from serve_app.telemetry import VariantTelemetry
 from serve_app.traffic_settings import Traffic
 from serve_app.wiring import variant_stream
@@ -113,7 +113,7 @@ class Versions:
             self._variant(bundle, "shadow"),
             Admission(max_requests=UNBOUNDED, max_pending_rows=UNBOUNDED),
             ReplicaSignals(),  # nobody waits for it, so it says nothing about latency
-            inline_rows=0,
+            inline_rows=min(INLINE_ROWS, self._serving.inline_rows),
             max_rows=self._serving.max_rows,
             worker=ThreadPoolExecutor(1, thread_name_prefix="shadow"),
         )

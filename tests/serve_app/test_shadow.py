@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from serve_app.admission import Admission
 from serve_app.router import projection
 from serve_app.schema import NO_CONTEXT, PredictRequest
-from serve_app.shadow import Shadow
+from serve_app.shadow import INLINE_ROWS, Shadow
 from tests.serve_app.conftest import HalvesScorer, RememberingRecorder, predictor_of
 
 
@@ -103,6 +104,35 @@ async def test_it_waits_for_a_quiet_moment_but_not_for_ever(
     assert recorder.events == []
     await shadow.stop(5.0)
     assert names(recorder) == ["r"]
+
+
+async def test_small_copies_take_no_thread_and_requests_come_in_between(
+    recorder: RememberingRecorder, busy: Admission
+) -> None:
+    threads = []
+
+    class WatchedScorer(HalvesScorer):
+        def score(self, rows: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return super().score(rows)
+
+        score_at_once = score
+
+    predictor = predictor_of(
+        recorder, version="2.0.0", role="shadow", scorer=WatchedScorer(), inline_rows=INLINE_ROWS
+    )
+    shadow = Shadow(predictor, project=projection(None), busy=busy, max_rows=1_000)
+    for n in range(20):
+        shadow.offer(request(), f"r{n}")
+    shadow.offer(request(rows=INLINE_ROWS + 1), "large")
+    shadow.start()
+    seen: list[int] = []
+    while len(seen) < 20:
+        await asyncio.sleep(0)
+        seen.append(len(recorder.events))
+    assert max(b - a for a, b in pairwise(seen)) == 1  # the loop turned after each copy
+    await shadow.stop(5.0)
+    assert threads == [True] * 20 + [False]
 
 
 async def test_what_it_cannot_score_by_the_end_is_counted(
