@@ -17,7 +17,7 @@ from monitoring.analysis.compare.moments import Moments
 from monitoring.analysis.compare.sequences import MIN_UNITS, Mixture
 from monitoring.analysis.degradation import trained_figure
 from monitoring.live.outcomes import ERRORS, Metric
-from monitoring.live.own_past import DAYS, SettledDay, falls_short
+from monitoring.live.own_past import DAYS, SettledDay, by_weekday, falls_short
 from monitoring.live.rates import PLAN_UNITS, Rate, interval_of, rate_of, shown
 
 Against = Literal["training", "champion", "own_past"]
@@ -28,11 +28,15 @@ MAX_ALPHA: Final = 0.5
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The newest day that is held against a version's own past, as it stood an hour later."""
+    """The newest day that is held against a version's own past, as it stood an hour later.
+
+    ``week`` is the mean of the last seven days, None while any of them is not settled.
+    """
 
     day_start_s: int
     value: float
     requests: int
+    week: float | None = None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -94,10 +98,17 @@ def standing(
     else:
         found = _by_own_past(metric, day, alpha)
     if still_open and found.reference is not None and metric in DECIDING:
-        now = found.settled.value if found.settled else found.rate.value
-        behind = now > found.reference if metric in ERRORS else now < found.reference
+        value = now_of(found)
+        behind = value > found.reference if metric in ERRORS else value < found.reference
         found = msgspec.structs.replace(found, degraded=found.degraded or behind)
     return found
+
+
+def now_of(found: Standing) -> float:
+    """Return what is held against the reference: a week rather than a day, if there is one."""
+    if found.settled is None:
+        return found.rate.value
+    return found.settled.value if found.settled.week is None else found.settled.week
 
 
 def _shown_only(metric: Metric, day: Day, trained: float | None) -> Standing:
@@ -143,5 +154,7 @@ def _by_own_past(metric: Metric, day: Day, alpha: float) -> Standing:
         return Standing(metric, day.start_s, rate, reference, False, "own_past", note)
     start_s, sums = later[-1]
     worse = falls_short(first, later, alpha, higher_is_better=metric not in ERRORS)
-    settled = Settled(start_s, shown(metric, sums.mean), sums.units)
+    recent = [new.mean for _, new in by_weekday(first, later)]
+    week = shown(metric, sum(recent) / DAYS) if len(recent) == DAYS else None
+    settled = Settled(start_s, shown(metric, sums.mean), sums.units, week)
     return Standing(metric, day.start_s, rate, reference, worse, "own_past", settled=settled)

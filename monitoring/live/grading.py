@@ -9,7 +9,7 @@ from monitoring.analysis.compare.moments import Moments
 from monitoring.analysis.compare.sequences import MIN_UNITS
 from monitoring.live import outcome_tables as tables
 from monitoring.live.alerts import Alert, Cause
-from monitoring.live.degrading import Against, Day, Standing, daily_alpha, standing
+from monitoring.live.degrading import Against, Day, Standing, daily_alpha, now_of, standing
 from monitoring.live.expectations import Expectation
 from monitoring.live.outcomes import KINDS, Metric
 from monitoring.live.store import DAY_S, Store
@@ -82,14 +82,12 @@ def degraded(key: StreamKey, found: list[Standing]) -> dict[str, Cause]:
 
 def in_words(judged: Standing) -> str:
     """Say a degraded standing as a sentence's end."""
-    value, requests = judged.rate.value, judged.rate.requests
+    seen = f"on {judged.rate.requests} requests"
     if judged.settled is not None:
-        value, requests = judged.settled.value, judged.settled.requests
+        seen = f"on {judged.settled.requests} requests of its newest whole day"
+        seen = seen if judged.settled.week is None else "over its last week"
     beside = "" if judged.against is None else BESIDE[judged.against]
-    return (
-        f"{WORDS[judged.metric]} {value:.4g} on {requests} requests, "
-        f"{judged.reference:.4g} {beside}"
-    )
+    return f"{WORDS[judged.metric]} {now_of(judged):.4g} {seen}, {judged.reference:.4g} {beside}"
 
 
 def cause_name(key: StreamKey, metric: Metric) -> str:

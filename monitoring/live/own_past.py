@@ -59,7 +59,7 @@ def falls_short(
     margin = _quantile(alpha / 2) * math.sqrt(of_first + max(spread, chance / day.units))
     if sign * (float(means.mean()) - day.mean) > margin:
         return True
-    pairs = _by_weekday(first, later)
+    pairs = by_weekday(first, later)
     if len(pairs) < DAYS:
         return False
     losses = np.array([sign * (old.mean - new.mean) for old, new in pairs])
@@ -68,10 +68,10 @@ def falls_short(
     return float(losses.mean()) > _quantile(alpha / 2) * error
 
 
-def _by_weekday(
+def by_weekday(
     first: Sequence[SettledDay], later: Sequence[SettledDay]
 ) -> list[tuple[Moments, Moments]]:
-    """Pair the first week's days with those of the last seven days."""
+    """Pair the first week's days with those of the last seven days, as far as both are settled."""
     newest_s = later[-1][0]
     recent = {start_s // DAY_S % DAYS: s for start_s, s in later if start_s > newest_s - WEEK_S}
     old = {start_s // DAY_S % DAYS: sums for start_s, sums in first}

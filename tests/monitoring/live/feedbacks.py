@@ -3,15 +3,26 @@
 from dataclasses import dataclass
 
 from monitoring.agent.settings import LiveSettings
-from monitoring.events import feedback_stream
+from monitoring.events import Stream, feedback_stream
 from monitoring.live import outcome_tables as tables
 from monitoring.live.joining import Joining
 from monitoring.live.store import DAY_S
 from monitoring.live.window import StreamKey
-from tests.monitoring.agent.conftest import T0_US, delivery
+from tests.monitoring.agent.conftest import STREAM, T0_US, delivery, rows_of
 from tests.monitoring.live.worlds import DRIFT_WINDOW_S, KEY, World
 
 SETTINGS = LiveSettings(drift_window_s=DRIFT_WINDOW_S, late_s=10.0)
+
+REGRESSION = Stream(
+    **{f: getattr(STREAM, f) for f in STREAM.__struct_fields__}
+    | {"task": "regression", "classes": ()}
+)
+
+
+def predictions(seq: int, rows: int = 1, ts_us: int = T0_US):
+    """Rows of a regression's answer; it predicts ten times the request's number."""
+    made = rows_of(seq, rows=rows, ts_us=ts_us, score=10.0 * seq)
+    return [row | {"label": None, "probabilities": None} for row in made]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from monitoring.live.views import LiveView, feedback_json, merged
 from monitoring.live.window import StreamKey
 from monitoring.live.wire import Question
 from tests.monitoring.agent.conftest import STREAM, delivery
-from tests.monitoring.live.feedbacks import SETTINGS, Said, feedback
+from tests.monitoring.live.feedbacks import REGRESSION, SETTINGS, Said, feedback, predictions
 from tests.monitoring.live.worlds import KEY, World
 
 TRAINED = {"test_accuracy": 0.9, "test_rows": 1_000.0}
@@ -162,3 +162,41 @@ def test_what_is_shown_adds_the_windows_of_nodes_up(world):
     assert accuracy["low"] < 0.75 < accuracy["high"]
     assert (click["value"], click["rows"]) == (0.005, 400)
     assert (other["needs_retraining"], other["windows"][0]["requests"]) == (False, 100)
+
+
+def test_a_regressor_is_shown_with_its_errors_and_flagged_by_rmse(tmp_path):
+    training = {"oob_rmse": 2.0, "oob_mae": 1.5, "oob_rows": 5_000.0}
+    expected = Expectation(profile=None, reason="none", training=training)
+    world = World(tmp_path, expected=expected)
+    rng = np.random.default_rng(11)
+    errors = rng.normal(-1.0, 3.0, 400)
+    world.agent.take(delivery(1, 400, stream=REGRESSION, events=predictions))
+    words = [Said(seq, str(10.0 * seq - errors[seq - 1])) for seq in range(1, 401)]
+    world.agent.take(feedback(words))
+    world.count()
+    world.agent.now_s += 10.0
+    judging = Judging(world.store, world.counting._expectations, SETTINGS, world.agent.clock)
+    judging.join_feedback()
+    (cause,) = (c for c in judging.causes({}).values() if c.kind == "quality")
+    rmse = float(np.sqrt(np.mean(errors**2)))
+    assert cause.text.endswith(f"RMSE {rmse:.4g} on 400 requests, 2 at training")
+    question = Question("feedback", level_s=86_400)
+    view = LiveView("s", 1.0)
+    view.feedback.append(feedback_view(world.store, KEY, expected, SETTINGS, question))
+    (shown,) = feedback_json(view)["streams"]
+    assert {w["metric"]: w["value"] for w in shown["windows"]} == {
+        "rmse": pytest.approx(rmse),
+        "mae": pytest.approx(float(np.abs(errors).mean())),
+        "bias": pytest.approx(float(errors.mean())),
+    }
+    assert {s["metric"]: (s["reference"], s["degraded"]) for s in shown["standings"]} == {
+        "rmse": (2.0, True),
+        "mae": (1.5, False),
+        "bias": (None, False),
+    }
+    text = live_exposition(view).decode()
+    labels = '{metric="rmse",model="credit",variant="champion",version="1.0.0"}'
+    assert f"treeline_needs_retraining{labels} 1.0" in text
+    assert f"treeline_outcome_error{labels} {rmse:.6}"[:-2] in text
+    assert 'treeline_outcome_reference{against="training",metric="rmse"' in text
+    world.die()

@@ -15,7 +15,16 @@ from monitoring.live.joining import Joining
 from monitoring.live.store import HOUR_S, MINUTE_S
 from monitoring.live.window import StreamKey
 from tests.monitoring.agent.conftest import STREAM, T0_US, delivery, memory_folder, rows_of
-from tests.monitoring.live.feedbacks import SETTINGS, Said, fates, feedback, join, sums
+from tests.monitoring.live.feedbacks import (
+    REGRESSION,
+    SETTINGS,
+    Said,
+    fates,
+    feedback,
+    join,
+    predictions,
+    sums,
+)
 from tests.monitoring.live.worlds import DRIFT_WINDOW_S, KEY, UNKNOWN, World
 
 
@@ -132,17 +141,6 @@ def test_answers_beyond_the_bound_are_forgotten_with_what_was_said(world):
     joining.join_due()
     assert fates(world)["used"] == 1  # an answer that is forgotten is not counted a second time
     assert world.store.connection.execute("SELECT count(*) FROM said").fetchone() == (0,)
-
-
-REGRESSION = Stream(
-    **{f: getattr(STREAM, f) for f in STREAM.__struct_fields__}
-    | {"task": "regression", "classes": ()}
-)
-
-
-def predictions(seq: int, rows: int = 1, ts_us: int = T0_US):
-    made = rows_of(seq, rows=rows, ts_us=ts_us, score=10.0 * seq)
-    return [row | {"label": None, "probabilities": None} for row in made]
 
 
 def test_numbers_said_about_a_regression_move_its_errors(world):

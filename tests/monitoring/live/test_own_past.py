@@ -8,7 +8,7 @@ from monitoring.analysis.compare.moments import Moments
 from monitoring.live import outcome_tables as tables
 from monitoring.live.degrading import Day, standing
 from monitoring.live.expectations import Expectation
-from monitoring.live.grading import standings
+from monitoring.live.grading import in_words, standings
 from monitoring.live.metrics import live_exposition
 from monitoring.live.own_past import DAYS, SETTLES_S, falls_short, settle_day
 from monitoring.live.showing import feedback_view
@@ -135,6 +135,18 @@ def test_a_day_at_whose_time_nobody_looked_is_left_out(store):
     pass_day(store, 101, 50, look_after_s=SETTLES_S - 1)
     settle_day(store, 102 * DAY_S + 2 * SETTLES_S + 1)
     assert tables.settled_days(store.connection, KEY, "click") == []
+
+
+def test_a_good_weekend_does_not_end_a_bad_week():
+    first = [(day * DAY_S, clicks(hits, 1_000)) for day, hits in enumerate([20] * 5 + [40, 40])]
+    last = [(start + 14 * DAY_S, clicks(int(sums.x * 0.7), 1_000)) for start, sums in first]
+    day = Day(start_s=9, sums=clicks(1, 200), settled=[*first, *last])
+    found = standing("click", day, {}, 0.02, still_open=True)
+    assert found.settled is not None
+    assert found.reference is not None
+    assert found.settled.value > found.reference > (found.settled.week or 1.0)
+    assert found.degraded
+    assert in_words(found).startswith("click rate 0.018 over its last week, 0.02571 in its first")
 
 
 def test_a_flag_of_the_own_past_stays_until_a_day_is_back():
