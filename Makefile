@@ -5,7 +5,7 @@ UV := $(UV_ENV)/bin/uv
 BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup serve test check docs bench soak clean
+.PHONY: setup serve test check docs proto bench soak clean
 
 setup: .venv/.ready .treeline/models/credit/1.0.0/manifest.json
 
@@ -35,6 +35,11 @@ check: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+# The gRPC messages; needs the network the first time.
+proto: $(UV)
+	$(UV) run --isolated --no-project --with grpcio-tools==1.81.1 python -m grpc_tools.protoc \
+	  -I. --python_out=. --pyi_out=. serve_app/grpc/open_inference.proto
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -22,6 +22,8 @@ from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.background import repeat
 from serve_app.capture import ORPHAN_INTERVAL_S, capture_stream, drain_orphans_here
+from serve_app.grpc.binding import listen_on_chosen_host
+from serve_app.grpc.inference import Inference, InferenceMethods
 from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
 from serve_app.http.feedback import feedback_route
 from serve_app.http.monitor import monitor_routes
@@ -44,8 +46,8 @@ FLUSH_TIMEOUT_S = 10.0
 STORE_TIMEOUT_S = 4.0  # below the time-out of a call to an agent
 
 
-class ModelServer:
-    """Serves the versions of one model over HTTP and handles; every event goes to its agent."""
+class ModelServer(InferenceMethods):
+    """Serves one model's versions over HTTP, gRPC and handles; every event goes to its agent."""
 
     def __init__(self, arguments: dict[str, Any], key: bytes) -> None:
         """``arguments`` are checked settings; ``key`` is the masking key."""
@@ -82,6 +84,15 @@ class ModelServer:
             clock=time.time,
         )
         self._predictor = self._versions.answerer
+        listen_on_chosen_host()
+        self.inference = Inference(
+            self._predictor,
+            self._versions.by_version,
+            admission=self._admission,
+            on_rejected=self._reject,
+            max_body_bytes=settings.serving.max_body_bytes,
+            retry_after_s=settings.serving.retry_after_s,
+        )
         self._feedback = self._start_capture(feedback_stream(champion.name))
         self._tasks = self._background()
         # What is loaded stays: a full collection would walk 240,000 objects, for 0.2 s and more.

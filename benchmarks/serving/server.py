@@ -47,6 +47,7 @@ class Launch:
     probe: bytes  # a request that must be answered 200
     path: str
     timeout_s: float
+    ingress: Path = QUICKSTART  # the Serve config whose ingress is taken
 
 
 class Server:
@@ -58,6 +59,7 @@ class Server:
         self._log = self._folder / "server.log"
         self._known: dict[int, str] = {}
         self.port = free_port()
+        self.grpc_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}{launch.path}"
         self.start_s = 0.0
 
@@ -183,9 +185,11 @@ class Server:
         }
 
     def _serve_document(self, names: Mapping[str, str]) -> dict[str, Any]:
-        """The quickstart's ingress around this application, with HAProxy's files kept apart."""
-        document: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text())
+        """A shipped config's ingress around this application, with HAProxy's files kept apart."""
+        document: dict[str, Any] = yaml.safe_load(self._launch.ingress.read_text())
         document["http_options"]["port"] = self.port
+        if "grpc_options" in document:
+            document["grpc_options"]["port"] = self.grpc_port
         haproxy = self._folder / "haproxy"
         haproxy.mkdir()
         document["controller_options"]["runtime_env"]["env_vars"] |= {

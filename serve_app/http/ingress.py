@@ -28,6 +28,7 @@ from ray.serve.config import HTTPOptions
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.grpc import binding
 from serve_app.http.asgi import Application
 from serve_app.logs import log_failure
 
@@ -225,7 +226,8 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 
     Nothing, where the operator has put middleware of their own there: Ray Serve takes one callback.
     """
-    if CALLBACK_VARIABLE in environment:
+    # In a replica the host of gRPC needs no callback, and its variable is ours.
+    if environment.get(CALLBACK_VARIABLE, binding.CALLBACK) != binding.CALLBACK:
         logger.warning("no fast path for small requests: %s is taken", CALLBACK_VARIABLE)
         return {}
     return {CALLBACK_VARIABLE: "serve_app.http.ingress:middlewares"}

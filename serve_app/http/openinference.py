@@ -127,7 +127,8 @@ def infer_route(predictor: Answerer, *, retry_after_s: int) -> Route:
             decoded = decode_infer(request.body)
             if decoded.id:
                 identity = accepted_request_id(decoded.id, "id")
-            names = chosen_outputs(decoded, output_names(classes))
+            wanted = [output.name for output in decoded.outputs or ()]
+            names = chosen_outputs(wanted, output_names(classes))
             rows = read_rows(decoded.inputs, features)
             answer = await predictor.answer(
                 PredictRequest(rows, None, context_of(decoded)),
@@ -144,11 +145,11 @@ def infer_route(predictor: Answerer, *, retry_after_s: int) -> Route:
     return infer
 
 
-def chosen_outputs(request: InferRequest, known: Sequence[str]) -> Sequence[str]:
-    """The outputs asked for, in the order asked for; all of them when none is named."""
-    if not request.outputs:
+def chosen_outputs(wanted: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    """The outputs wanted, in the order asked for; all of them when none is named."""
+    if not wanted:
         return known
-    names = list(dict.fromkeys(output.name for output in request.outputs))
+    names = list(dict.fromkeys(wanted))
     for name in names:
         if name not in known:
             detail = f"`outputs`: {name!r} is unknown; this model has {', '.join(known)}"

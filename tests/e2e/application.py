@@ -94,6 +94,7 @@ class Application:
 
     def __post_init__(self) -> None:
         self.port = free_port()
+        self.grpc_port = free_port()
         self._replica_ports = 20_000 + 50 * random.randrange(200)
         self._short = Path(tempfile.mkdtemp(prefix="tl-"))  # sockets need short paths
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,6 +106,14 @@ class Application:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def grpc_ports(self) -> set[int]:
+        """Where HAProxy, the fallback proxy and the replicas may take gRPC."""
+        name = "RAY_SERVE_DIRECT_INGRESS_{}_GRPC_PORT"
+        first, last = (int(self._ingress[name.format(end)]) for end in ("MIN", "MAX"))
+        fallback = int(self._ingress["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"])
+        return {self.grpc_port, fallback, *range(first, last + 1)}
+
+    @property
     def sink(self) -> Path:
         return self.folder / ".treeline/sink"
 
@@ -114,6 +123,8 @@ class Application:
 
     def write_config(self) -> None:
         self.document["http_options"]["port"] = self.port
+        if "grpc_options" in self.document:
+            self.document["grpc_options"]["port"] = self.grpc_port
         haproxy = self._short / "haproxy"
         haproxy.mkdir(exist_ok=True)
         variables = self.document["controller_options"]["runtime_env"]["env_vars"]
@@ -142,10 +153,11 @@ class Application:
             self._launch()
 
     def _launch(self) -> None:
+        self._ingress = ingress_ports()
         environment = {
             **os.environ,
             **self.environment,
-            **ingress_ports(),
+            **self._ingress,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self._short),
             "RAY_worker_niceness": "0",  # tests share the machine with their own load

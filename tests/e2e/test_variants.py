@@ -1,7 +1,7 @@
 """Versions beside each other, end to end: split, shadow, labels, comparison, and a live change.
 
 `configs/canary.yaml` as it is shipped: 1.0.0 is the champion, 1.1.0 gets a fifth of the sessions,
-1.2.0, which uses fewer features, shadows everything.
+1.2.0, which uses fewer features, shadows everything. It answers gRPC too, as `configs/grpc.yaml` does.
 """
 
 import asyncio
@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import httpx
 import pytest
 import yaml
 from scipy.stats import binomtest
 
+from serve_app.grpc.open_inference_pb2 import ModelInferRequest, ModelMetadataRequest
 from tests.e2e.application import REPOSITORY, Application, merge
 from tests.e2e.blows import Target
 from tests.e2e.chaos import Cluster, Traffic
+from tests.e2e.inference import Stub
 from tests.e2e.log import query, verify, wait_for
+from tests.e2e.processes import listening
 
 pytestmark = pytest.mark.ray
 
@@ -36,6 +40,8 @@ def application(
     tmp_path_factory: pytest.TempPathFactory, versions_root: Path
 ) -> Iterator[Application]:
     document = yaml.safe_load((REPOSITORY / "configs/canary.yaml").read_text())
+    over_grpc = yaml.safe_load((REPOSITORY / "configs/grpc.yaml").read_text())
+    document |= {key: over_grpc[key] for key in ("grpc_options", "controller_options")}
     shipped = document["applications"][0]
     shipped["args"] = merge(shipped["args"], {"model_root": str(versions_root)})
     running = Application(tmp_path_factory.mktemp("versions"), document)
@@ -177,6 +183,76 @@ def test_a_version_can_be_asked_by_name(application: Application, body: bytes) -
     refused = httpx.post(f"{models}/versions/2.0.0/infer", json={"inputs": inputs})
     assert refused.status_code == 404
     assert "'1.0.0', '1.1.0', '1.2.0'" in refused.json()["detail"]
+
+
+@pytest.fixture
+def stub(application: Application) -> Iterator[Stub]:
+    with grpc.insecure_channel(f"127.0.0.1:{application.grpc_port}") as channel:
+        yield Stub(channel)
+
+
+def tensors_of(row: dict[str, Any]) -> ModelInferRequest:
+    request = ModelInferRequest(model_name="credit")
+    for name, value in row.items():
+        tensor = request.inputs.add(name=name, shape=[1])
+        if isinstance(value, str):
+            tensor.datatype = "BYTES"
+            tensor.contents.bytes_contents.append(value.encode())
+        else:
+            tensor.datatype = "INT64"
+            tensor.contents.int64_contents.append(value)
+    return request
+
+
+def test_grpc_answers_and_is_logged_as_http(
+    application: Application, body: bytes, stub: Stub
+) -> None:
+    request = tensors_of(json.loads(body)["instances"][0])
+    request.id = "grpc-1"
+    request.parameters["context"].string_param = '{"session_id": "over-grpc"}'
+    response = stub.infer(request, timeout=10)
+    context = {"session_id": "over-grpc"}
+    document = {**json.loads(body), "context": context}
+    answer = httpx.post(f"{application.url}/predict", json=document).json()
+    assert (response.model_version, response.id) == (answer["version"], "grpc-1")
+    label, score, probabilities = response.outputs
+    (predicted,) = answer["predictions"]
+    assert list(label.contents.bytes_contents) == [predicted["label"].encode()]
+    assert list(score.contents.fp64_contents) == [predicted["score"]]
+    assert list(probabilities.contents.fp64_contents) == predicted["probabilities"]
+
+    def stored() -> list[tuple[Any, ...]]:
+        return query(
+            application.sink,
+            "select version, label, score, status from {log} where request_id = 'grpc-1' "
+            "and variant <> 'shadow'",
+        )
+
+    wait_for(lambda: bool(stored()), timeout_s=60, what="the call in the log")
+    assert stored() == [(answer["version"], predicted["label"], predicted["score"], 200)]
+
+
+def test_grpc_names_versions_and_what_is_wrong(stub: Stub, body: bytes) -> None:
+    described = stub.describe(ModelMetadataRequest(name="credit", version="1.2.0"), timeout=10)
+    assert list(described.versions) == ["1.0.0", "1.1.0", "1.2.0"]
+    assert "foreign_worker" not in {tensor.name for tensor in described.inputs}
+    request = tensors_of(json.loads(body)["instances"][0])
+    request.model_version = "2.0.0"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.infer(request, timeout=10)
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    request.model_version = ""
+    del request.inputs[0]
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.infer(request, timeout=10)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "missing tensor" in refused.value.details()
+
+
+def test_grpc_listens_on_loopback(application: Application) -> None:
+    ports = application.grpc_ports
+    open_to = {host for host, port in listening() if port in ports}
+    assert open_to == {"127.0.0.1"}
 
 
 def labels(sink: Path) -> list[tuple[Any, ...]]:

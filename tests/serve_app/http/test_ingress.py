@@ -12,6 +12,7 @@ from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve._private.replica import ReplicaMetricsManager
 
 from serve_app.admission import Admission
+from serve_app.grpc import binding
 from serve_app.http import ingress
 from serve_app.http.asgi import Application, Request, Response
 
@@ -227,6 +228,11 @@ async def test_middleware_of_others_is_not_passed_by():
 def test_a_callback_of_the_operators_keeps_its_place(caplog):
     assert ingress.variables({ingress.CALLBACK_VARIABLE: "auth:middlewares"}) == {}
     assert ingress.CALLBACK_VARIABLE in caplog.text
+
+
+def test_the_callback_that_binds_grpc_does_not_count_as_the_operators():
+    environment = {ingress.CALLBACK_VARIABLE: binding.CALLBACK}
+    assert ingress.variables(environment) == ingress.variables({}) != {}
 
 
 def _foreign(replica: Any) -> None:
