@@ -1,8 +1,8 @@
 """Open Inference Protocol v2 over gRPC: the calls of ``inference.GRPCInferenceService``.
 
 Ray Serve's gRPC server calls a deployment's methods by the names of the protocol. The checks,
-admission, capture and counters are those of HTTP, and so are refusals: a gRPC status stands for each
-HTTP status, with the problem's text as details.
+admission, capture and counters are those of HTTP, and so are refusals: a gRPC status stands for
+each HTTP status, with the problem's text as details.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A client of the Open Inference Protocol over gRPC, as its specification's file would generate it."""
+"""A client of the Open Inference Protocol over gRPC, as generated code would be."""
 
 import grpc
 

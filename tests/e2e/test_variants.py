@@ -1,7 +1,7 @@
 """Versions beside each other, end to end: split, shadow, labels, comparison, and a live change.
 
 `configs/canary.yaml` as it is shipped: 1.0.0 is the champion, 1.1.0 gets a fifth of the sessions,
-1.2.0, which uses fewer features, shadows everything. It answers gRPC too, as `configs/grpc.yaml` does.
+1.2.0, which uses fewer features, shadows everything. It answers gRPC as `configs/grpc.yaml` does.
 """
 
 import asyncio
