@@ -8,6 +8,7 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig, DeploymentActorConfig
 
 from monitoring.actor import MonitoringAgentActor
+from serve_app import startup
 from serve_app.agents import agent_name
 from serve_app.http import ingress
 from serve_app.model.variants import columns_for
@@ -49,7 +50,12 @@ def build(settings: Settings) -> Application:
         num_replicas=serving.num_replicas,
         ray_actor_options={
             "num_cpus": serving.num_cpus,
-            "runtime_env": {"env_vars": ingress.variables(os.environ) if serving.fast_path else {}},
+            "runtime_env": {
+                "env_vars": {
+                    **startup.variables(os.environ),
+                    **(ingress.variables(os.environ) if serving.fast_path else {}),
+                }
+            },
         },
         max_ongoing_requests=serving.max_ongoing_requests,
         max_queued_requests=serving.max_queued_requests,

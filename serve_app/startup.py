@@ -1,13 +1,44 @@
-"""How long a new replica took to each stage of its start, counted from its process's birth.
+"""A new replica's start: what is left out of it, and how long it took to each stage.
 
-An autoscaler is as slow as its replicas' starts, so each start says where its time went. A worker
-that Ray held in reserve was born before it was needed: its first stage then includes that wait.
+An autoscaler is as slow as its replicas' starts, so each start says where its time went, counted
+from its process's birth. A worker that Ray held in reserve was born before it was needed: its first
+stage then includes that wait.
+
+Imported first thing in a replica's process, so nothing heavy may be imported here.
 """
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Final
+
+# How Ray hands a job's `worker_process_setup_hook` to workers; it takes none for an actor.
+HOOK: Final = "serve_app.startup.leave_pandas_out"
+HOOK_VARIABLE: Final = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+
+
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes Ray call ``leave_pandas_out`` in a replica; nothing where a job has a hook."""
+    return {} if HOOK_VARIABLE in environment else {HOOK_VARIABLE: HOOK}
+
+
+def leave_pandas_out() -> None:
+    """Import Ray Serve as if there were no pandas; called by Ray in a replica's new process.
+
+    Ray Serve imports pandas, if it is there, to encode data frames that deployments return; ours
+    return none. It takes 0.6 s of processor time, a fifth of all imports. Who needs pandas later
+    imports it as ever.
+    """
+    if "pandas" in sys.modules:
+        return
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # Python's sign for: not there
+    try:
+        import_module("ray.serve._private.utils")
+    finally:
+        del sys.modules["pandas"]
 
 
 def process_started_s() -> float:

@@ -38,4 +38,5 @@ def listening() -> set[tuple[str, int]]:
 def _address(text: str) -> str:
     """An address as the kernel prints it: 32-bit words in the machine's byte order."""
     words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
-    return str(ipaddress.ip_address(b"".join(words)))
+    address = ipaddress.ip_address(b"".join(words))
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -1,5 +1,8 @@
+import subprocess
+import sys
 import time
 
+from serve_app import startup
 from serve_app.startup import StageClock, process_started_s
 
 
@@ -14,3 +17,28 @@ def test_stages_are_told_in_order() -> None:
     stages.mark("imported")
     stages.mark("model")
     assert str(stages) == "imported 2.00, model 3.25"
+
+
+def printed(script: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
+    return done.stdout.decode().strip()
+
+
+HOOKED = "import sys; from serve_app.startup import leave_pandas_out; leave_pandas_out()\n"
+
+
+def test_a_replica_starts_without_pandas() -> None:
+    started = f"{HOOKED}import serve_app.model_server; print('pandas' in sys.modules)\n"
+    assert printed(started) == "False"
+    later = f"{started}import pandas; print(pandas.DataFrame({{'a': [1]}}).shape)"
+    assert printed(later).splitlines()[-1] == "(1, 1)"
+
+
+def test_pandas_stays_where_it_is_already() -> None:
+    assert printed(f"import pandas\n{HOOKED}print(sys.modules['pandas'] is pandas)") == "True"
+
+
+def test_a_jobs_own_hook_keeps_its_place() -> None:
+    assert startup.variables({}) == {startup.HOOK_VARIABLE: startup.HOOK}
+    assert startup.variables({startup.HOOK_VARIABLE: "theirs.hook"}) == {}
