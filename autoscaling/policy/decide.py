@@ -7,17 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaling.policy import (
-    backlog,
-    burst,
-    capacity,
-    feedback,
-    forecast,
-    hold,
-    service,
-    starts,
-    telemetry,
-)
+from autoscaling.policy import burst, capacity, feedback, forecast, hold, service, starts, telemetry
+from autoscaling.policy.need import Need, assess, horizon_s
 from autoscaling.policy.plausible import plausible
 from autoscaling.policy.state import State
 from autoscaling.policy.telemetry import COMPLETED, WITHIN, Flow
@@ -27,15 +18,8 @@ from autoscaling.policy.types import Config, Judgement, Observation, Term
 LONGEST_GAP_S: Final = 30.0
 #: After a start or a restart, go up only, until so many seconds of load have been seen.
 LEARN_S: Final = 15
-#: A backlog is worth extra replicas when it takes the fleet longer than this to work off.
-DRAIN_S: Final = 10.0
-#: Where on the way to a peak rates are looked at.
-ON_THE_WAY: Final = np.array([0.125, 0.375, 0.625, 0.875])
-LEAST_RPS: Final = 1e-3
 #: A burst's need outlives its second by this much, so that noise does not cancel what it ordered.
 BURST_HOLD_S: Final = 4
-#: Smaller corrections are not worth finding out whether they changed the answer.
-FELT_CORRECTION: Final = 1.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +31,6 @@ class Decision:
     reason: str
     judgement: Judgement
     state: State
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Need:
-    """A wanted number of replicas before holding and bounds, with the term that asked for it."""
-
-    replicas: int
-    lasting: int  # without a burst's guess, which is not held once it proves wrong
-    term: Term
-    judgement: Judgement
 
 
 def decide(observation: Observation, state: State, config: Config) -> Decision:
@@ -108,15 +82,8 @@ def decide(observation: Observation, state: State, config: Config) -> Decision:
         return _finish(state, config, 0, Term.IDLE, reason, Judgement())
     if not state.service.known:
         return _before_service_is_known(observation, state, config, flow)
-    need = _need(observation, state, config, flow, burst_peaks)
+    need = assess(observation, state, config, flow, burst_peaks)
     return _hold_and_guard(observation, state, config, flow, need)
-
-
-def horizon_s(state: State, config: Config) -> int:
-    """Seconds a decision must look ahead: a start, one interval, one second of stale telemetry."""
-    cold_s = starts.cold_start_s(state.starts, config.cold_start_prior_s)
-    ahead = math.ceil(cold_s + config.interval_s)
-    return min(max(ahead, forecast.PEAK_S), forecast.LONGEST_HORIZON_S)
 
 
 def _learn(
@@ -143,121 +110,43 @@ def _learn(
     return learned, peaks
 
 
-def _need(
-    observation: Observation,
-    state: State,
-    config: Config,
-    flow: Flow,
-    burst_peaks: NDArray[np.float64] | None,
-) -> _Need:
-    """Weigh replicas against late requests over the likely peaks, then add what a backlog takes."""
-    spoken = forecast.speak(state.forecast, horizon_s(state, config))
-    assert spoken is not None and flow.arrivals_rps is not None
-    mean_s = state.service.mean_s
-    ahead_s = horizon_s(state, config)
-    correction = state.feedback.correction
-    peaks = spoken.peaks_rps
-    term = Term.FORECAST
-    now_rps = max(spoken.level_rps, flow.arrivals_rps) * correction
-    replicas, late_share = _cheapest(state, config, now_rps, peaks * correction, mean_s)
-    if correction > FELT_CORRECTION:
-        plain, _ = _cheapest(state, config, now_rps / correction, peaks, mean_s)
-        term = Term.FEEDBACK if plain < replicas else term
-    drain, waiting = _drain(observation, state, config, flow, spoken.level_rps)
-    if drain > replicas:
-        replicas, term = drain, Term.DRAIN
-    lasting = replicas
-    if burst_peaks is not None:
-        peaks = np.maximum(peaks, burst_peaks)
-        higher, late_share = _cheapest(state, config, now_rps, peaks * correction, mean_s)
-        if higher > replicas:
-            replicas, term = higher, Term.BURST
-    return _Need(
-        replicas=replicas,
-        lasting=lasting,
-        term=term,
-        judgement=Judgement(
-            arrivals_rps=flow.arrivals_rps,
-            peak_rps=float(peaks[int(forecast.LOSS_QUANTILE * len(peaks))]),
-            horizon_s=float(ahead_s),
-            expert=spoken.expert,
-            mean_service_ms=mean_s * 1000.0,
-            service_cv=math.sqrt(state.service.squared_cv),
-            capacity_rps=capacity.capacity_rps(state.capacity, replicas, mean_s, config),
-            late_share=min(late_share + capacity.hopeless_share(state.capacity, config), 1.0),
-            backlog=waiting,
-            need=replicas,
-            correction=correction,
-        ),
-    )
-
-
-def _cheapest(
-    state: State, config: Config, now_rps: float, peaks: NDArray[np.float64], mean_s: float
-) -> tuple[int, float]:
-    """Return the replicas with the least cost, and the late share to expect with them.
-
-    The cost of ``c`` replicas is ``c`` over the usual need, plus price times the mean late share:
-    a newsvendor's choice between stock and shortage. Each likely peak is thought to be reached on
-    a straight line from the rate of now, and every rate on the way counts by its requests. So
-    replicas that are too few for a crowd still serve its beginning, and are worth that much.
-    """
-    usual = capacity.need(state.capacity, float(peaks[len(peaks) // 2]), mean_s, config)
-    low = max(1, math.floor(0.6 * usual))
-    highest = capacity.need(state.capacity, float(peaks[-1]), mean_s, config)
-    high = min(max(highest, usual) + 3, max(3 * usual, 8), config.max_replicas)
-    candidates = np.arange(min(low, high), high + 1)
-    few = peaks[1::3]
-    rates = np.maximum(now_rps + np.outer(ON_THE_WAY, few - now_rps), LEAST_RPS).ravel()
-    late = capacity.late_shares(state.capacity, candidates, rates, mean_s, config) @ rates
-    late /= rates.sum()
-    best = int(np.argmin(candidates / usual + config.price * late))
-    return int(candidates[best]), float(late[best])
-
-
-def _drain(
-    observation: Observation, state: State, config: Config, flow: Flow, level_rps: float
-) -> tuple[int, float]:
-    """Return replicas that work off what will wait, and how much that will be."""
-    mean_s = state.service.mean_s
-    running = observation.running
-    # One in service and one behind it in each replica is how a busy fleet looks when all is well.
-    waiting = max(flow.waiting - 2.0 * max(running, 1), 0.0)
-    rps = max(level_rps, flow.arrivals_rps or 0.0) * state.feedback.correction
-    later = backlog.when_help_arrives(
-        waiting,
-        rps,
-        1.0 / mean_s,
-        running,
-        state.starts.orders,
-        starts.cold_start_s(state.starts, config.cold_start_prior_s),
-        state.steady_s,
-    )
-    if later <= config.slo_s * max(rps, 1.0 / mean_s):
-        return 0, later
-    return capacity.need(state.capacity, rps + later / DRAIN_S, mean_s, config), later
-
-
 def _hold_and_guard(
-    observation: Observation, state: State, config: Config, flow: Flow, need: _Need
+    observation: Observation, state: State, config: Config, flow: Flow, need: Need
 ) -> Decision:
-    """Go up at once and down with patience; count feedback; never down while too many are late."""
+    """Go up at once and down with patience, and never down while there is a reason to stay."""
+    state, window_s = _hold(observation, state, config, flow, need)
+    term, why = need.term, need.words(config)
+    target = max(int(state.hold.needs[-window_s:].max()), *state.recent_needs)
+    if target > need.replicas:
+        term, why = Term.HOLD, f"needed {target} within the last {window_s} s; now {why}"
+    hopeless = capacity.hopeless_share(state.capacity, config)
+    if hopeless > config.error_budget:
+        why = f"{hopeless:.1%} take longer than {config.slo_ms:g} ms by themselves; {why}"
+    obstacle = _obstacle(state, config, flow) if target < observation.target else None
+    if obstacle is not None:
+        term, said = obstacle
+        target, why = observation.target, f"{said}: not down; {why}"
+    judgement = replace(need.judgement, hold_s=float(window_s))
+    return _finish(state, config, target, term, why, judgement)
+
+
+def _hold(
+    observation: Observation, state: State, config: Config, flow: Flow, need: Need
+) -> tuple[State, int]:
+    """Take the need into the holds and the outcome into feedback; say which hold is best, in s."""
     ahead_s = horizon_s(state, config)
-    mean_s = state.service.mean_s
     rps = need.judgement.arrivals_rps * state.feedback.correction
-    rate = np.array([rps])
     served = np.append(hold.served(state.hold, ahead_s), max(observation.running, 1))
-    late = capacity.late_shares(state.capacity, served, rate, mean_s, config)[:, 0]
+    rates = np.array([rps])
+    late = capacity.late_shares(state.capacity, served, rates, state.service.mean_s, config)[:, 0]
     holding = hold.judge(state.hold, need.lasting, rps, late[:-1], ahead_s)
-    window_s = hold.best_window_s(holding, config.price, ahead_s)
-    done, within = float(flow.counts[COMPLETED]), float(flow.counts[WITHIN])
     hopeless = capacity.hopeless_share(state.capacity, config)
     enough = observation.running > 0 and float(late[-1]) + hopeless < config.error_budget / 2
-    recent = (*state.recent_needs, need.replicas)[-BURST_HOLD_S:]
+    done, within = float(flow.counts[COMPLETED]), float(flow.counts[WITHIN])
     state = replace(
         state,
         hold=holding,
-        recent_needs=recent,
+        recent_needs=(*state.recent_needs, need.replicas)[-BURST_HOLD_S:],
         feedback=feedback.update(
             state.feedback,
             done,
@@ -267,39 +156,19 @@ def _hold_and_guard(
             honest=enough and need.judgement.backlog <= 0,
         ),
     )
-    judgement = replace(need.judgement, hold_s=float(window_s))
-    target = max(int(holding.needs[-window_s:].max()), *recent)
-    term, why = need.term, _words(need, config)
-    if target > need.replicas:
-        term, why = Term.HOLD, f"needed {target} within the last {window_s} s; now {why}"
-    if hopeless > config.error_budget:
-        why = f"{hopeless:.1%} take longer than {config.slo_ms:g} ms by themselves; {why}"
-    if target < observation.target:
-        if within < config.quantile * done:
-            share = within / done
-            term = Term.VIOLATED
-            why = f"{share:.1%} in time, wanted {config.quantile:.1%}: not down; {why}"
-            target = observation.target
-        elif flow.doubtful:
-            term = Term.NO_DATA
-            why = f"{flow.doubtful} reports may be late or of restarted replicas: not down; {why}"
-            target = observation.target
-        elif state.seconds < LEARN_S:
-            term, why = Term.WARMING, f"seen {state.seconds} s of load: not down; {why}"
-            target = observation.target
-    return _finish(state, config, target, term, why, judgement)
+    return state, hold.best_window_s(holding, config.price, ahead_s)
 
 
-def _words(need: _Need, config: Config) -> str:
-    j = need.judgement
-    extra = f", {j.backlog:.0f} will wait" if need.term is Term.DRAIN else ""
-    extra += f", corrected by {j.correction:.2f}" if j.correction > 1.005 else ""
-    return (
-        f"{need.term}: {j.arrivals_rps:.0f} rps now, up to {j.peak_rps:.0f} within "
-        f"{j.horizon_s:.0f} s ({j.expert}), {j.mean_service_ms:.2f} ms of work each{extra}: "
-        f"{need.replicas} replicas take {j.capacity_rps:.0f} rps, {j.late_share:.2%} late expected "
-        f"at {config.slo_ms:g} ms"
-    )
+def _obstacle(state: State, config: Config, flow: Flow) -> tuple[Term, str] | None:
+    """Say what forbids going down now, if anything."""
+    done, within = float(flow.counts[COMPLETED]), float(flow.counts[WITHIN])
+    if within < config.quantile * done:
+        return Term.VIOLATED, f"{within / done:.1%} in time, wanted {config.quantile:.1%}"
+    if flow.doubtful:
+        return Term.NO_DATA, f"{flow.doubtful} reports may be late or of restarted replicas"
+    if state.seconds < LEARN_S:
+        return Term.WARMING, f"seen {state.seconds} s of load"
+    return None
 
 
 def _without_data(observation: Observation, state: State, config: Config, flow: Flow) -> Decision:
