@@ -65,31 +65,13 @@ class Recorder:
             user = None if user_id is None else policy.mask_user_id(user_id)
             session = None if session_id is None else policy.mask_session_id(session_id)
             tags = policy.mask_tags(context_tags)
-            masked = mask_rows(inputs, self._row_masks) if inputs else [self._no_row]
-            if len(masked) == 1 and scores and top_k is None:
-                body = self._encode_row(
-                    ts_us,
-                    request_id,
-                    status,
-                    latency_ms,
-                    masked[0],
-                    labels[0] if labels else None,
-                    scores[0],
-                    probabilities,
-                    user,
-                    session,
-                    tags,
-                )
-                if body is not None:
-                    self._journal.append(seq, body)
-                    return
             event = PredictionEvent(
                 seq,
                 ts_us,
                 request_id,
                 status,
                 latency_ms,
-                masked,
+                mask_rows(inputs, self._row_masks) if inputs else [self._no_row],
                 labels,
                 scores,
                 probabilities,
@@ -98,7 +80,7 @@ class Recorder:
                 session,
                 tags,
             )
-            self._journal.append(seq, self._body(event))
+            self._journal.append(seq, self._encode_row(event) or self._body(event))
         except Exception:  # noqa: BLE001  capture never hurts serving; the drop is counted
             self._give_up(seq)
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from monitoring.events import ARROW_TYPES, Stream, batch_schema
+from monitoring.events import ARROW_TYPES, PredictionEvent, Stream, batch_schema
 
 TAG: Final = 0x01
 _NULL_TEXT: Final = 0
@@ -59,6 +59,7 @@ class RowLayout:
         self._classes = len(stream.classes) if stream.task == "classification" else 0
         self._positions: dict[str | None, int] = {c: at for at, c in enumerate(stream.classes)}
         self._positions[None] = _NO_LABEL
+        self._probability_bytes = 8 * self._classes
         self._width = len(stream.features)
         dtypes = [feature.dtype for feature in stream.features]
         self._numeric = [at for at, dtype in enumerate(dtypes) if dtype != "string"]
@@ -68,10 +69,9 @@ class RowLayout:
         self._text_count = 4 + len(self._textual)
         formats = "".join(_FORMATS[dtypes[at]] for at in self._numeric)
         self._struct = struct.Struct(
-            f"<BqhdHd{8 * self._classes}s{formats}{self._null_bytes}s{self._text_count}H"
+            f"<BqhdHd{self._probability_bytes}s{formats}{self._null_bytes}s{self._text_count}H"
         )
         self._pack = self._struct.pack
-        self._is_plain = not self._textual
         self._dtype = np.dtype(
             [
                 ("tag", "u1"),
@@ -87,34 +87,25 @@ class RowLayout:
             ]
         )
 
-    def encode(
-        self,
-        ts_us: int,
-        request_id: str,
-        status: int,
-        latency_ms: float,
-        row: Sequence[Any],
-        label: str | None,
-        score: float,
-        probabilities: bytes | None,
-        user_id: str | None,
-        session_id: str | None,
-        tags: dict[str, str] | None,
-    ) -> bytes | None:
+    def encode(self, event: PredictionEvent) -> bytes | None:
         """Bytes of an event that the layout takes, else None. Written out: it costs 1.5 µs."""
-        if len(row) != self._width or len(probabilities or b"") != 8 * self._classes:
+        rows, scores, labels = event.inputs, event.scores, event.labels
+        if len(rows) != 1 or not scores or event.top_k is not None:
+            return None
+        row, probabilities = rows[0], event.probabilities or b""
+        if len(row) != self._width or len(probabilities) != self._probability_bytes:
             return None
         try:
-            request = request_id.encode()
+            request = event.request_id.encode()
             user = session = tagged = b""
             user_length = session_length = tagged_length = _NULL_TEXT
-            if user_id is not None:
+            if (user_id := event.user_id) is not None:
                 user = user_id.encode()
                 user_length = len(user) + 1
-            if session_id is not None:
+            if (session_id := event.session_id) is not None:
                 session = session_id.encode()
                 session_length = len(session) + 1
-            if tags is not None:
+            if (tags := event.tags) is not None:
                 tagged = _encode_tags(tags)
                 tagged_length = len(tagged) + 1
             nulls, numbers, strings = self._no_nulls, row, b""
@@ -125,12 +116,12 @@ class RowLayout:
                 (
                     self._pack(
                         TAG,
-                        ts_us,
-                        status,
-                        latency_ms,
-                        self._positions[label],
-                        score,
-                        probabilities or b"",
+                        event.ts_us,
+                        event.status,
+                        event.latency_ms,
+                        self._positions[labels[0] if labels else None],
+                        scores[0],
+                        probabilities,
                         *numbers,
                         nulls,
                         len(request) + 1,
