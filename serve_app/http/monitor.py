@@ -30,6 +30,13 @@ from serve_app.http.problems import Problem
 from serve_app.router import TrafficState
 from serve_app.scaling import ScalingRecord, scaling_exposition
 
+LIVE_JSON: Final[dict[str, Callable[[LiveView], object]]] = {
+    "alerts": alerts_json,
+    "quality": quality_json,
+    "drift": drift_json,
+    "feedback": feedback_json,
+    "windows": windows_json,
+}
 STEPS_S: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 TEXT: Final = (b"content-type", CONTENT_TYPE_LATEST.encode())
 
@@ -47,44 +54,22 @@ def monitor_routes(
     which version now, which this replica knows by itself.
     """
 
-    async def ask(method: str, *args: object) -> list[Any]:
-        try:
-            return await agents.call_all(method, *args)
-        except AgentsUnavailableError as exc:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "agent-away", str(exc), retry_after_s=3
-            ) from exc
-
-    async def live(question: dict[str, Any]) -> LiveView:
-        parts = [part for part in await ask("live", question) if part is not None]
-        if not parts:
-            raise Problem(
-                HTTPStatus.NOT_FOUND, "not-live", "`live.enabled` is false: nothing is counted live"
-            )
-        return merged_views(msgspec.msgpack.decode(part, type=LiveView) for part in parts)
-
     async def metrics(_: Request) -> Response:
-        parts = [msgspec.msgpack.decode(part, type=AgentCounts) for part in await ask("counts")]
+        parts = [
+            msgspec.msgpack.decode(part, type=AgentCounts) for part in await _ask(agents, "counts")
+        ]
         text = exposition(merge(parts)) + scaling_exposition(await asyncio.to_thread(read_scaling))
         text += traffic_exposition(read_traffic())
         with suppress(Problem):  # what is counted live may be a little behind; the rest is there
-            text += live_exposition(await live({"what": "summary"}))
+            text += live_exposition(await _live(agents, {"what": "summary"}))
         return Response(text, headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
-        shards = msgspec.convert(await ask("ledger"), list[LiveLedger])
-        return Response(msgspec.json.encode({"total": total(shards), "shards": shards}))
+        shards = msgspec.convert(await _ask(agents, "ledger"), list[LiveLedger])
+        return _json({"total": total(shards), "shards": shards})
 
     async def health(_: Request) -> Response:
-        """200 always: whoever asks what is wrong wants to hear what is known."""
-        found = await agents.call_each("health")
-        away = [str(answer) for answer in found if isinstance(answer, AgentsUnavailableError)]
-        shards = [answer for answer in found if not isinstance(answer, AgentsUnavailableError)]
-        own = [] if not away else list(read_warnings())
-        warnings = [*away, *own, *(line for shard in shards for line in shard["warnings"])]
-        ok = not away and all(shard["ok"] for shard in shards)
-        body = {"ok": ok, "warnings": warnings, "shards": shards}
-        return Response(msgspec.json.encode(body))
+        return _json(_health(await agents.call_each("health"), read_warnings))
 
     async def scaling(_: Request) -> Response:
         record = await asyncio.to_thread(read_scaling)
@@ -94,44 +79,66 @@ def monitor_routes(
                 "no-scaling",
                 "the latency policy does not run here; configs/autoscaling.yaml turns it on",
             )
-        return Response(msgspec.json.encode(record))
+        return _json(record)
 
     async def traffic(_: Request) -> Response:
-        return Response(msgspec.json.encode(read_traffic()))
+        return _json(read_traffic())
 
-    async def windows(request: Request) -> Response:
-        return Response(
-            msgspec.json.encode(windows_json(await live(asked("windows", request.query))))
-        )
-
-    async def alerts(_: Request) -> Response:
-        view = await live(asked("alerts", b""))
-        return Response(msgspec.json.encode(alerts_json(view)))
-
-    async def quality(request: Request) -> Response:
-        view = await live(asked("quality", request.query))
-        return Response(msgspec.json.encode(quality_json(view)))
-
-    async def feedback(request: Request) -> Response:
-        view = await live(asked("feedback", request.query))
-        return Response(msgspec.json.encode(feedback_json(view)))
-
-    async def drift(request: Request) -> Response:
-        view = await live(asked("drift", request.query))
-        return Response(msgspec.json.encode(drift_json(view)))
-
-    return {
-        "/monitor/api/alerts": {"GET": alerts},
-        "/monitor/api/quality": {"GET": quality},
-        "/monitor/api/drift": {"GET": drift},
-        "/monitor/api/feedback": {"GET": feedback},
-        "/monitor/api/windows": {"GET": windows},
-        "/metrics": {"GET": metrics},
-        "/monitor/api/health": {"GET": health},
-        "/monitor/api/ledger": {"GET": ledger},
-        "/monitor/api/scaling": {"GET": scaling},
-        "/monitor/api/traffic": {"GET": traffic},
+    routes = {
+        "/metrics": metrics,
+        "/monitor/api/health": health,
+        "/monitor/api/ledger": ledger,
+        "/monitor/api/scaling": scaling,
+        "/monitor/api/traffic": traffic,
+        **{f"/monitor/api/{what}": _live_route(agents, what) for what in LIVE_JSON},
     }
+    return {path: {"GET": route} for path, route in routes.items()}
+
+
+def _live_route(agents: Agents, what: str) -> Route:
+    """Show a view of what is counted live. Alerts take no parameters."""
+
+    async def show(request: Request) -> Response:
+        question = asked(what, b"" if what == "alerts" else request.query)
+        return _json(LIVE_JSON[what](await _live(agents, question)))
+
+    return show
+
+
+async def _ask(agents: Agents, method: str, *args: object) -> list[Any]:
+    try:
+        return await agents.call_all(method, *args)
+    except AgentsUnavailableError as exc:
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "agent-away", str(exc), retry_after_s=3
+        ) from exc
+
+
+async def _live(agents: Agents, question: dict[str, Any]) -> LiveView:
+    parts = [part for part in await _ask(agents, "live", question) if part is not None]
+    if not parts:
+        raise Problem(
+            HTTPStatus.NOT_FOUND, "not-live", "`live.enabled` is false: nothing is counted live"
+        )
+    return merged_views(msgspec.msgpack.decode(part, type=LiveView) for part in parts)
+
+
+def _health(answers: Sequence[Any], read_warnings: Callable[[], Sequence[str]]) -> dict[str, Any]:
+    """Join what agents answered; those that are away are a warning, for a caller who asks what is
+    wrong wants to hear what is known.
+    """
+    away = [str(answer) for answer in answers if isinstance(answer, AgentsUnavailableError)]
+    shards = [answer for answer in answers if not isinstance(answer, AgentsUnavailableError)]
+    own = read_warnings() if away else ()
+    return {
+        "ok": not away and all(shard["ok"] for shard in shards),
+        "warnings": [*away, *own, *(line for shard in shards for line in shard["warnings"])],
+        "shards": shards,
+    }
+
+
+def _json(body: object) -> Response:
+    return Response(msgspec.json.encode(body))
 
 
 def traffic_exposition(state: TrafficState) -> bytes:
