@@ -9,9 +9,9 @@ import typer
 from monitoring.live.alerts import Alert
 from monitoring.live.errors import WebhookFailed
 from monitoring.live.webhook import post
+from serve_app.cli.exit_codes import FINDING, GOOD, MISUSE
 from serve_app.cli.output import AsJson, print_json
 
-GOOD, FINDING, MISUSE = 0, 1, 2
 WEBHOOK_ENV = "TREELINE_ALERT_WEBHOOK"
 
 app = typer.Typer(help="Try the way alerts go.")

@@ -2,7 +2,7 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,7 @@ from monitoring.analysis.compare.judge import Comparison, is_finding
 from monitoring.analysis.compare.metrics import metric_named
 from monitoring.analysis.compare.report import READ_COLUMNS, Plan, Report, report
 from monitoring.analysis.stored import read_answers, read_feedback
+from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.log_options import (
     EndpointUrl,
     From,
@@ -24,7 +25,6 @@ from serve_app.cli.log_options import (
 )
 from serve_app.cli.output import AsJson, print_json, print_table
 
-GOOD, FINDING = 0, 1
 METRICS: Final = ("accuracy", "click", "error_rate", "latency_ms")
 
 app = typer.Typer(help="Compare versions; looking often stays honest.")
@@ -49,9 +49,7 @@ def compare(
     plan_units: Annotated[
         int, typer.Option(min=1, help="Units per version the experiment is planned for.")
     ] = 10_000,
-    unit: Annotated[str, typer.Option(help="What traffic is split by: session, request, user.")] = (
-        "session"
-    ),
+    unit: Annotated[Unit, typer.Option(help="What traffic is split by.")] = "session",
     split: Annotated[
         str | None, typer.Option(help="Intended shares, as 1.0.0=0.9,2.0.0=0.1: checks the split.")
     ] = None,
@@ -71,7 +69,7 @@ def compare(
             metrics=tuple(metric_named(m) for m in dict.fromkeys(metric or METRICS)),
             alpha=_share("--alpha", alpha),
             plan_units=plan_units,
-            unit=_unit(unit),
+            unit=unit,
             control=control,
             split=None if split is None else _shares(split),
         )
@@ -95,14 +93,6 @@ def _share(option: str, value: float) -> float:
     if not 0.0 < value < 1.0:
         raise ValueError(f"{option} is {value}; allowed: above 0, below 1")
     return value
-
-
-def _unit(text: str) -> Unit:
-    match text:
-        case "session" | "request" | "user":
-            return text
-        case _:
-            raise ValueError(f"--unit is {text!r}; allowed: {', '.join(get_args(Unit))}")
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -22,14 +22,14 @@ from monitoring.analysis.drift.budget import AlarmBudget
 from monitoring.analysis.drift.columns import comparable_predictions
 from monitoring.analysis.drift.dependence import Cycles
 from monitoring.analysis.drift.errors import WindowUnusable
-from monitoring.analysis.drift.logged import duration_s, read_windows
+from monitoring.analysis.drift.logged import read_windows
 from monitoring.analysis.drift.timeline import Timeline, judge_windows, timeline_json
 from monitoring.analysis.stored import table_of_bytes
+from serve_app.cli.exit_codes import FINDING, GOOD
+from serve_app.cli.log_options import EndpointUrl, length
 from serve_app.cli.output import AsJson, print_json, print_table
 from serve_app.model.manifest import BASELINE_FILE
 from serve_app.model.storage import BundleFolder
-
-GOOD, FINDING = 0, 1
 
 app = typer.Typer(help="Tell whether traffic still looks like the training rows.")
 
@@ -57,10 +57,10 @@ def drift(
         float, typer.Option(help="False alarms per model and month, with --sink.")
     ] = 1.0,
     cycles: Annotated[
-        str, typer.Option(help="Part of a cycle of the baseline is 'drift' or 'expected'.")
+        Cycles, typer.Option(help="What a part of the baseline's cycle is taken for.")
     ] = "drift",
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures.")] = None,
-    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint of the sink.")] = None,
+    endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two tables, or the stored log with its bundles' baselines.
@@ -71,49 +71,37 @@ def drift(
         raise typer.BadParameter(f"--alpha is {alpha}; allowed: above 0, at most 0.5")
     if not per_month > 0:
         raise typer.BadParameter(f"--per-month is {per_month}; allowed: above 0")
-    settled = _cycles(cycles)
     if sink is None:
         if baseline is None or window is None:
             raise typer.BadParameter("give --baseline and --window, or --sink and --model")
-        alarm = _drift_of_tables(baseline, window, alpha, settled, html, as_json=as_json)
-        raise typer.Exit(FINDING if alarm else GOOD)
-    if model is None:
+        alarm = _judge_tables(baseline, window, alpha, cycles, html, as_json=as_json)
+    elif model is None:
         raise typer.BadParameter("--sink needs --model")
-    length_s = duration_s(window or "1d")
-    profile_of = _profiles(model, models, baseline)
-    columns = [name.strip() for name in by.split(",") if name.strip() not in ("", "version")]
-    found = read_windows(
-        SinkSettings(url=sink, endpoint_url=endpoint_url),
-        model,
-        window_s=length_s,
-        profile_of=profile_of,
-        by=columns,
-        version=version,
-    )
-    if not found:
-        raise WindowUnusable(f"{sink} holds no answered rows of model {model!r}")
-    streams = len({item.stream for item in found})
-    budget = AlarmBudget(window_s=length_s, false_alarms=per_month, streams=streams)
-    timeline = judge_windows(
-        model, found, budget=budget, profile_of=profile_of, alpha=alpha, cycles=settled
-    )
-    if html is not None:
-        from monitoring.analysis.drift.pictures import timeline_page
-
-        html.write_text(timeline_page(timeline), encoding="utf-8")
-    if as_json:
-        print_json(timeline_json(timeline))
     else:
-        _print_timeline(timeline)
-    raise typer.Exit(FINDING if timeline.alarm else GOOD)
+        profile_of = _profiles(model, models, baseline)
+        window_s = length(window or "1d").total_seconds()
+        found = read_windows(
+            SinkSettings(url=sink, endpoint_url=endpoint_url),
+            model,
+            window_s=window_s,
+            profile_of=profile_of,
+            by=_columns(by),
+            version=version,
+        )
+        if not found:
+            raise WindowUnusable(f"{sink} holds no answered rows of model {model!r}")
+        streams = len({item.stream for item in found})
+        budget = AlarmBudget(window_s=window_s, false_alarms=per_month, streams=streams)
+        timeline = judge_windows(
+            model, found, budget=budget, profile_of=profile_of, alpha=alpha, cycles=cycles
+        )
+        alarm = _show_timeline(timeline, html, as_json=as_json)
+    raise typer.Exit(FINDING if alarm else GOOD)
 
 
-def _cycles(text: str) -> Cycles:
-    match text:
-        case "drift" | "expected":
-            return text
-        case _:
-            raise typer.BadParameter(f"--cycles is {text!r}; allowed: drift, expected")
+def _columns(by: str) -> list[str]:
+    names = [name.strip() for name in by.split(",")]
+    return [name for name in names if name not in ("", "version")]  # each version is judged alone
 
 
 def _profiles(model: str, models: str, baseline: str | None) -> Callable[[str], BaselineProfile]:
@@ -139,7 +127,7 @@ def _read_table(url: str) -> pa.Table:
         raise WindowUnusable(f"cannot read {url} as Parquet: {exc}") from exc
 
 
-def _drift_of_tables(
+def _judge_tables(
     baseline: str,
     window: str,
     alpha: float,
@@ -161,6 +149,18 @@ def _drift_of_tables(
     else:
         _print_report(report)
     return report.alarm
+
+
+def _show_timeline(timeline: Timeline, html: Path | None, *, as_json: bool) -> bool:
+    if html is not None:
+        from monitoring.analysis.drift.pictures import timeline_page
+
+        html.write_text(timeline_page(timeline), encoding="utf-8")
+    if as_json:
+        print_json(timeline_json(timeline))
+    else:
+        _print_timeline(timeline)
+    return timeline.alarm
 
 
 def _print_report(report: DriftReport) -> None:

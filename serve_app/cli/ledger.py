@@ -2,15 +2,14 @@
 
 from typing import Annotated
 
-import msgspec
 import typer
 
 from monitoring.agent.settings import SinkSettings
 from monitoring.agent.verify import Verdict
 from monitoring.agent.verify import verify as verify_sink
-from monitoring.errors import SinkUnavailable
-
-GOOD, FINDING, MISUSE = 0, 1, 2
+from serve_app.cli.exit_codes import FINDING, GOOD
+from serve_app.cli.log_options import EndpointUrl
+from serve_app.cli.output import AsJson, print_json
 
 app = typer.Typer(help="Prove that every event is on storage, and only once.")
 
@@ -23,13 +22,11 @@ def group() -> None:
 @app.command()
 def verify(
     sink: Annotated[str, typer.Argument(help="Folder, s3://bucket/prefix or gs://bucket/prefix.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Check ids and accounts, not every column's checksum.")
     ] = False,
-    endpoint_url: Annotated[
-        str | None, typer.Option(help="S3 endpoint; else AWS_ENDPOINT_URL, else AWS.")
-    ] = None,
+    endpoint_url: EndpointUrl = None,
     region: Annotated[str | None, typer.Option(help="S3 region.")] = None,
 ) -> None:
     """Prove from the stored files that no event is missing or doubled. Exit code 1 if one is.
@@ -37,12 +34,11 @@ def verify(
     Credentials come from the environment, as the storage's own client reads them.
     """
     settings = SinkSettings(url=sink, endpoint_url=endpoint_url, region=region)
-    try:
-        verdict = verify_sink(settings, quick=quick)
-    except SinkUnavailable as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(MISUSE) from error
-    typer.echo(msgspec.json.encode(verdict).decode() if as_json else _as_text(verdict))
+    verdict = verify_sink(settings, quick=quick)
+    if as_json:
+        print_json(verdict)
+    else:
+        typer.echo(_as_text(verdict))
     raise typer.Exit(GOOD if verdict.ok else FINDING)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 import typer
 
+from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Send a planned load and judge the answers.")
 
-GOOD, FINDING, MISUSE = 0, 1, 2
 # Enough different applicants that bodies differ; more rows than these begin again at the first.
 SAMPLE_ROWS = 1_000
 
@@ -73,41 +73,36 @@ def loadtest(
 
     Exits 0 when the objective held (of B, when comparing), 1 when it was missed, 2 on misuse.
     """
-    from autoscaling.loadtest.errors import LoadTestError
     from autoscaling.loadtest.generator import Target
     from autoscaling.loadtest.plan import parse_mix
     from autoscaling.loadtest.results import Objective, Schedule
     from autoscaling.loadtest.run import LoadTest
 
     folder = out or Path(".treeline/loadtest") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    try:
-        if compare is not None:
-            held = compare_saved(*compare, folder, as_json=as_json)
-        else:
-            default_rate, default_duration = (50.0, 60.0) if trace is None else (None, None)
-            schedule = Schedule(
-                rate_rps=default_rate if rate is None else rate,
-                trace=None if trace is None else str(trace),
-                speed=speed,
-                scale=scale,
-                arrivals=arrivals,
-                duration_s=default_duration if duration is None else duration,
-                warmup_s=warmup,
-                seed=seed,
-                kinds=parse_mix(mix, rows),
-            )
-            test = LoadTest(
-                target=Target(url=url, connections=connections, timeout_s=timeout),
-                schedule=schedule,
-                objective=Objective(slo_ms=slo_ms, quantile=quantile),
-                sample=read_rows(body, seed=seed),
-                prefix=f"lt-{secrets.token_hex(4)}",
-                scaling_url=urljoin(url, scaling_url) if scaling_url else None,
-            )
-            held = send(test, folder, as_json=as_json)
-    except LoadTestError as exc:
-        typer.echo(f"treeline: {exc}", err=True)
-        raise typer.Exit(MISUSE) from exc
+    if compare is not None:
+        held = compare_saved(*compare, folder, as_json=as_json)
+    else:
+        default_rate, default_duration = (50.0, 60.0) if trace is None else (None, None)
+        schedule = Schedule(
+            rate_rps=default_rate if rate is None else rate,
+            trace=None if trace is None else str(trace),
+            speed=speed,
+            scale=scale,
+            arrivals=arrivals,
+            duration_s=default_duration if duration is None else duration,
+            warmup_s=warmup,
+            seed=seed,
+            kinds=parse_mix(mix, rows),
+        )
+        test = LoadTest(
+            target=Target(url=url, connections=connections, timeout_s=timeout),
+            schedule=schedule,
+            objective=Objective(slo_ms=slo_ms, quantile=quantile),
+            sample=read_rows(body, seed=seed),
+            prefix=f"lt-{secrets.token_hex(4)}",
+            scaling_url=urljoin(url, scaling_url) if scaling_url else None,
+        )
+        held = send(test, folder, as_json=as_json)
     raise typer.Exit(GOOD if held else FINDING)
 
 

@@ -9,7 +9,7 @@ import typer
 from monitoring.agent.settings import SinkSettings
 from monitoring.analysis.stored import Span, models_of
 
-UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 SinkUrl = Annotated[str, typer.Option(help="Folder or URL of the log.")]
 Model = Annotated[
@@ -40,7 +40,7 @@ def span_of(start: str | None, end: str | None, window: str | None, *, now: date
     elif start is not None:
         raise typer.BadParameter("give --from or --window, not both")
     else:
-        since = (until or now) - _length(window)
+        since = (until or now) - length(window)
     if since is not None and until is not None and since >= until:
         raise typer.BadParameter(f"--from is {since.isoformat()}; allowed: before --to")
     return Span(start=since, end=until)
@@ -57,11 +57,16 @@ def moment(option: str, text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _length(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+def length(window: str) -> timedelta:
+    """Read a window's length.
+
+    >>> length("90m").total_seconds()
+    5400.0
+    """
+    found = re.fullmatch(r"(\d{1,5})([smhdw])", window)
     if not found or int(found[1]) == 0:
         raise typer.BadParameter(
-            f"--window is {text!r}; allowed: a number and m, h, d or w, as in 7d"
+            f"--window is {window!r}; allowed: a number up to 99999 and s, m, h, d or w, as in 7d"
         )
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 

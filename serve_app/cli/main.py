@@ -20,6 +20,7 @@ import typer
 
 from autoscaling.errors import AutoscalingError
 from monitoring.errors import FrameCorrupt, MonitoringError
+from serve_app.cli.exit_codes import FINDING, GOOD, MISUSE
 from serve_app.errors import (
     BundleInvalid,
     BundleNameInvalid,
@@ -41,10 +42,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "quality": ("serve_app.cli.quality", "Tell how good the answers are, labels or not."),
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }
-
-GOOD: Final = 0
-FINDING: Final = 1
-MISUSE: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -20,6 +20,7 @@ from monitoring.analysis.compare.metrics import metric_named
 from monitoring.analysis.compare.report import READ_COLUMNS, Plan, Report, report
 from monitoring.analysis.compare.rule import Action, Decision, Rule, decide
 from monitoring.analysis.stored import Span, read_answers, read_feedback
+from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.output import AsJson, print_json
 from serve_app.cli.serve import ServeConfigInvalid, read_config
 from serve_app.errors import TreelineError
@@ -29,7 +30,6 @@ from serve_app.traffic_settings import Rule as RuleSettings
 from serve_app.traffic_settings import Traffic
 from serve_app.wiring import agent_options
 
-GOOD, FINDING = 0, 1
 IMPORT_PATH: Final = "serve_app.app:build"
 
 app = typer.Typer(help="Promote or roll back a version by a written rule.")

@@ -16,6 +16,7 @@ from monitoring.analysis.quality_report import (
     version_quality,
 )
 from monitoring.analysis.stored import Span, read_answers, read_feedback
+from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.log_options import (
     EndpointUrl,
     From,
@@ -32,7 +33,6 @@ from serve_app.errors import BundleError
 from serve_app.model.storage import BundleFolder
 from serve_app.model.verify import read_manifest
 
-GOOD, FINDING = 0, 1
 NONE: Final = Trained(metrics={})
 
 app = typer.Typer(help="Tell how good the answers are, with labels and before them.")

@@ -1,6 +1,5 @@
 """``treeline simulate``: replay traces through autoscaling policies and compare them."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from autoscaling.errors import AutoscalingError
 from autoscaling.report import plot_agreement, plot_traces, render_table
@@ -29,8 +27,8 @@ from autoscaling.simulator.study import (
     run_all,
     summarise,
 )
+from serve_app.cli.output import AsJson, print_json, print_table
 
-MISUSE = 2
 #: Options that go with --run; the rest of the scenario is read from the recording.
 WITH_RUN = ("--run", "--seed", "--min-replicas", "--max-replicas", "--plot", "--json")
 
@@ -77,7 +75,7 @@ def simulate(
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture per trace here.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0: one per CPU.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replay traces through policies in a simulated Ray Serve; compare lateness and cost.
 
@@ -86,43 +84,36 @@ def simulate(
     200 ms, the first 300 s not scored. ``cost_ratio`` is replica-hours over an offline optimum's.
     ``violated_windows`` is the share of minutes in which too many requests were late.
     """
+    if run is not None:
+        _check_run_stands_alone(context)
+        recorded = read_recorded(run, min_replicas=min_replicas, max_replicas=max_replicas)
+        _compare(recorded, (seed or [1])[0], plot, as_json=as_json)
+        return
+    if not trace:
+        raise AutoscalingError("--trace is missing: give at least one CSV with t_s,rps or t_s")
+    traces = [read_trace(path) for path in trace]
+    longest_s = max(each.duration_s for each in traces)
+    scenario = Scenario(
+        slo_ms=slo_ms,
+        quantile=quantile,
+        cold_start_s=cold_start_s,
+        staleness_s=staleness_s,
+        interval_s=interval_s,
+        max_ongoing=max_ongoing,
+        routing=routing,
+        max_queued=max_queued,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        failures_per_replica_hour=failures,
+        drift=((0.0, 1.0), (float(longest_s), slowdown)) if slowdown != 1.0 else (),
+    )
+    _check_lengths(traces, scenario)
     names = list(POLICIES) if policy and "all" in policy else policy or ["latency"]
-    try:
-        if run is not None:
-            _check_run_stands_alone(context)
-            recorded = read_recorded(run, min_replicas=min_replicas, max_replicas=max_replicas)
-            _compare(recorded, (seed or [1])[0], plot, as_json=as_json)
-            return
-        if not trace:
-            raise AutoscalingError("--trace is missing: give at least one CSV with t_s,rps or t_s")
-        traces = [read_trace(path) for path in trace]
-        longest_s = max(t.duration_s for t in traces)
-        scenario = Scenario(
-            slo_ms=slo_ms,
-            quantile=quantile,
-            cold_start_s=cold_start_s,
-            staleness_s=staleness_s,
-            interval_s=interval_s,
-            max_ongoing=max_ongoing,
-            routing=routing,
-            max_queued=max_queued,
-            min_replicas=min_replicas,
-            max_replicas=max_replicas,
-            failures_per_replica_hour=failures,
-            drift=((0.0, 1.0), (float(longest_s), slowdown)) if slowdown != 1.0 else (),
-        )
-        _check_lengths(traces, scenario)
-        jobs = plan(names, traces, seed or [1], scenario, grid=grid)
-        records = _run(jobs, workers or os.cpu_count() or 1)
-        _show(records, as_json=as_json, grid=grid)
-        if plot is not None:
-            best = {k: v["settings"] for k, v in best_settings(summarise(records)).items()}
-            chosen = [job for job in jobs if dict(job.settings) == best[job.policy]]
-            for path in plot_traces([j for j in chosen if j.seed == jobs[0].seed], plot):
-                typer.echo(f"wrote {path}", err=True)
-    except AutoscalingError as error:
-        typer.echo(f"treeline simulate: {error}", err=True)
-        raise typer.Exit(MISUSE) from error
+    jobs = plan(names, traces, seed or [1], scenario, grid=grid)
+    records = _run(jobs, workers or os.cpu_count() or 1)
+    _show(records, as_json=as_json, grid=grid)
+    if plot is not None:
+        _plot_best(jobs, records, plot)
 
 
 def _check_run_stands_alone(context: typer.Context) -> None:
@@ -152,12 +143,16 @@ def _compare(recorded: Recorded, seed: int, plot: Path | None, *, as_json: bool)
     if as_json:
         work = recorded.scenario.work[0]
         measured = {"starts_s": recorded.starts_s, "work_ms": work.mean_s * 1e3, "work_cv": work.cv}
-        typer.echo(json.dumps({"run": recorded.trace.name, **figures, "measured": measured}))
+        print_json({"run": recorded.trace.name, **figures, "measured": measured})
     else:
-        table = Table("", *figures, title=recorded.trace.name)
-        for key in figures["live"]:
-            table.add_row(key.replace("_", " "), *(f"{each[key]:.4g}" for each in figures.values()))
-        Console().print(table)
+        print_table(
+            recorded.trace.name,
+            ("", *figures),
+            [
+                (key.replace("_", " "), *(f"{each[key]:.4g}" for each in figures.values()))
+                for key in figures["live"]
+            ],
+        )
     if plot is not None:
         path = plot / f"{recorded.trace.name}.png"
         plot_agreement(recorded, simulated, path)
@@ -198,7 +193,7 @@ def _show(records: list[Record], *, as_json: bool, grid: bool) -> None:
         for line in plain:
             if not grid:
                 del line["settings"]
-        typer.echo(json.dumps(plain, indent=1, allow_nan=False))
+        print_json(plain)
         return
     Console().print(render_table(summaries, title="mean over traces and seeds"))
     if grid:
@@ -206,3 +201,13 @@ def _show(records: list[Record], *, as_json: bool, grid: bool) -> None:
         Console().print(
             render_table(best, title="cheapest setting with as many in time, else the best")
         )
+
+
+def _plot_best(jobs: list[Job], records: list[Record], folder: Path) -> None:
+    """Draw each policy at its best setting, on the first seed."""
+    best = {name: line["settings"] for name, line in best_settings(summarise(records)).items()}
+    chosen = [
+        job for job in jobs if dict(job.settings) == best[job.policy] and job.seed == jobs[0].seed
+    ]
+    for path in plot_traces(chosen, folder):
+        typer.echo(f"wrote {path}", err=True)

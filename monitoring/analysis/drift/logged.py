@@ -5,7 +5,6 @@ does not grow with the log. A window belongs to the moment its rows were answere
 """
 
 import posixpath
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ from monitoring.analysis.drift.summary import WindowSummary
 from monitoring.analysis.stored import read_file
 from monitoring.errors import SinkUnavailable
 
-SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 OK_STATUS: Final = 200
 
 
@@ -44,18 +42,6 @@ class LoggedWindow:
     start: datetime
     end: datetime
     summary: WindowSummary
-
-
-def duration_s(text: str) -> float:
-    """Read a duration such as ``30m``, ``1h`` or ``1d``.
-
-    >>> duration_s("1d"), duration_s("90m")
-    (86400.0, 5400.0)
-    """
-    match = re.fullmatch(r"(\d+)([smhdw])", text)
-    if not match or int(match[1]) == 0:
-        raise WindowUnusable(f"window is {text!r}; allowed: a number and s, m, h, d or w, as in 1d")
-    return int(match[1]) * SECONDS[match[2]]
 
 
 def read_windows(

@@ -6,13 +6,10 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from monitoring.agent.settings import SamplingSettings, SinkSettings
 from monitoring.agent.verify import Problem, verify
 from monitoring.errors import SinkUnavailable
-from serve_app.cli.ledger import verify as command
 from tests.monitoring.agent.conftest import Agent, delivery, rows_of
 
 
@@ -208,24 +205,3 @@ def test_sampling_leaves_no_hole(tmp_path):
 def test_a_sink_that_is_not_there_is_no_good_log(tmp_path):
     with pytest.raises(SinkUnavailable, match="cannot list"):
         judged(tmp_path / "nowhere")
-
-
-def test_the_command_speaks_json_and_exit_codes(sink, tmp_path):
-    app = typer.Typer()
-    app.command()(command)
-    runner = CliRunner()
-    good = runner.invoke(app, [str(sink), "--json"])
-    assert good.exit_code == 0
-    assert json.loads(good.stdout)["problems"] == []
-    files(sink)[0].unlink()
-    bad = runner.invoke(app, [str(sink), "--json", "--quick"])
-    assert bad.exit_code == 1
-    assert json.loads(bad.stdout)["problems"][0].keys() == {
-        "kind",
-        "producer",
-        "first",
-        "last",
-        "file",
-    }
-    assert "gap: producer p1, 1 to 10" in runner.invoke(app, [str(sink)]).stdout
-    assert runner.invoke(app, [str(tmp_path / "nowhere")]).exit_code == 2

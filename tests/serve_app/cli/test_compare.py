@@ -51,7 +51,7 @@ def test_a_span_leaves_the_rest_out(treeline, sink) -> None:
     [
         (("--metric", "nonsense"), "allowed: accuracy"),
         (("--alpha", "2"), "--alpha is 2.0"),
-        (("--unit", "planet"), "session, request, user"),
+        (("--unit", "planet"), "'session', 'request', 'user'"),
         (("--split", "1.0"), "allowed: as 1.0.0=0.9"),
         (("--window", "7"), "allowed: a number"),
         (("--from", "2026-09-22", "--to", "2026-09-21"), "before --to"),

@@ -1,17 +1,15 @@
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
-
-from monitoring.analysis.drift.errors import DriftError
-from serve_app.cli.drift import app
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+@pytest.fixture
+def run(treeline):
+    return partial(treeline, "drift")
 
 
 @pytest.fixture
@@ -32,30 +30,30 @@ def tables(tmp_path):
     )
 
 
-def test_two_tables_are_compared_and_the_exit_code_says_what_was_found(tables):
+def test_two_tables_are_compared_and_the_exit_code_says_what_was_found(run, tables):
     train, same, moved = tables
-    good = run("--baseline", train, "--window", same, "--json")
-    assert good.exit_code == 0
-    assert not json.loads(good.stdout)["alarm"]
-    found = run("--baseline", train, "--window", moved, "--json")
-    assert found.exit_code == 1
-    document = json.loads(found.stdout)
+    code, out, _ = run("--baseline", train, "--window", same, "--json")
+    assert code == 0
+    assert not json.loads(out)["alarm"]
+    code, out, _ = run("--baseline", train, "--window", moved, "--json")
+    assert code == 1
+    document = json.loads(out)
     assert document["alarm"]
     assert document["alpha"] == 0.01
     assert {f["name"]: f["alarm"] for f in document["features"]} == {"age": True, "city": False}
     assert document["multivariate"]["alarm"] is False
 
 
-def test_people_get_a_table_and_a_page(tables, tmp_path):
+def test_people_get_a_table_and_a_page(run, tables, tmp_path):
     pytest.importorskip("matplotlib")
     train, _, moved = tables
-    shown = run("--baseline", train, "--window", moved, "--html", tmp_path / "report.html")
-    assert shown.exit_code == 1
-    assert "age" in shown.stdout
+    code, out, _ = run("--baseline", train, "--window", moved, "--html", tmp_path / "report.html")
+    assert code == 1
+    assert "age" in out
     assert "<h1>Drift" in (tmp_path / "report.html").read_text()
 
 
-def test_the_log_is_judged_under_a_budget(tables, tmp_path):
+def test_the_log_is_judged_under_a_budget(run, tables, tmp_path):
     train = pq.read_table(tables[0])
     baseline = tmp_path / "baseline.parquet"
     pq.write_table(train.rename_columns(["x_age", "x_city"]), baseline)
@@ -68,9 +66,11 @@ def test_the_log_is_judged_under_a_budget(tables, tmp_path):
     folder = tmp_path / "sink/events/model=credit/version=1.0.0/date=1970-01-01/hour=00"
     folder.mkdir(parents=True)
     pq.write_table(stamped, folder / "0-1.parquet")
-    result = run("--sink", tmp_path / "sink", "--model", "credit", "--baseline", baseline, "--json")
-    assert result.exit_code == 1
-    document = json.loads(result.stdout)
+    code, out, _ = run(
+        "--sink", tmp_path / "sink", "--model", "credit", "--baseline", baseline, "--json"
+    )
+    assert code == 1
+    document = json.loads(out)
     assert document["windows"][0]["version"] == "1.0.0"
     assert document["budget"]["threshold"] == 30
 
@@ -79,7 +79,7 @@ def test_the_log_is_judged_under_a_budget(tables, tmp_path):
     ("metadata", "compared"),
     [({}, ["age"]), ({"treeline.predictions": "out-of-bag"}, ["age", "predicted label", "score"])],
 )
-def test_a_bundles_predictions_count_only_if_they_are_out_of_bag(tmp_path, metadata, compared):
+def test_a_bundles_predictions_count_only_if_they_are_out_of_bag(run, tmp_path, metadata, compared):
     rng = np.random.default_rng(2)
 
     def rows(count, answer):
@@ -105,8 +105,8 @@ def test_a_bundles_predictions_count_only_if_they_are_out_of_bag(tmp_path, metad
     folder.mkdir(parents=True)
     pq.write_table(log, folder / "0-1.parquet")
     models = tmp_path / "models"
-    result = run("--sink", tmp_path / "sink", "--model", "credit", "--models", models, "--json")
-    [window] = json.loads(result.stdout)["windows"]
+    _, out, _ = run("--sink", tmp_path / "sink", "--model", "credit", "--models", models, "--json")
+    [window] = json.loads(out)["windows"]
     assert [feature["name"] for feature in window["features"]] == compared
 
 
@@ -123,17 +123,27 @@ def test_a_bundles_predictions_count_only_if_they_are_out_of_bag(tmp_path, metad
         ["--nonsense"],
     ],
 )
-def test_misuse_exits_with_two(arguments):
-    assert run(*arguments).exit_code == 2
+def test_misuse_exits_with_two(run, arguments):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "internal error" not in err
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        ["--baseline", "absent.parquet", "--window", "absent.parquet"],
-        ["--sink", "absent", "--model", "credit", "--window", "sometime"],
-        ["--sink", "absent", "--model", "credit"],
+        (("--baseline", "absent.parquet", "--window", "a.parquet"), "cannot read absent.parquet"),
+        (("--sink", "absent", "--model", "credit"), "absent holds no answered rows"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_of_ours(arguments):
-    assert isinstance(run(*arguments).exception, DriftError)
+def test_what_cannot_be_read_is_named(run, arguments, said):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert err.startswith(f"treeline: {said}")
+
+
+@pytest.mark.parametrize("text", ["1", "d", "0h", "1.5d", "-1d", "1d ", "123456w"])
+def test_a_window_without_a_sensible_length_is_refused(run, text):
+    code, _, err = run("--sink", "absent", "--model", "credit", f"--window={text}")
+    assert code == 2
+    assert "allowed: a number" in " ".join(err.replace("│", " ").split())

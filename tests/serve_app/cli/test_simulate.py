@@ -1,12 +1,11 @@
 """``treeline simulate`` from the outside."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from serve_app.cli.simulate import app
 from tests.autoscaling.simulator.test_recorded import keep, run_of_a_service
 
 CONTRACT = {
@@ -29,40 +28,41 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str):
-    return CliRunner().invoke(app, arguments)
+@pytest.fixture
+def run(treeline):
+    return partial(treeline, "simulate")
 
 
-def test_json_has_the_contracts_keys(trace):
-    result = run(
-        *("--policy", "naive", "--policy", "oracle", "--trace", str(trace)),
+def test_json_has_the_contracts_keys(run, trace):
+    code, out, err = run(
+        *("--policy", "naive", "--policy", "oracle", "--trace", trace),
         *("--seed", "3", "--max-replicas", "3", "--workers", "1", "--json"),
     )
-    assert result.exit_code == 0, result.output
-    records = json.loads(result.stdout)
+    assert code == 0, err
+    records = json.loads(out)
     assert [r["policy"] for r in records] == ["naive", "oracle"]
     assert all(set(r) == CONTRACT for r in records)
     assert all(0 <= r["attainment"] <= 1 and r["trace"] == "short.csv" for r in records)
 
 
-def test_a_missing_trace_is_misuse():
-    result = run("--policy", "latency")
-    assert result.exit_code == 2
-    assert "--trace is missing" in result.output
+def test_a_missing_trace_is_misuse(run):
+    code, _, err = run("--policy", "latency")
+    assert code == 2
+    assert "--trace is missing" in err
 
 
-def test_an_unknown_policy_is_misuse(trace):
-    result = run("--policy", "magic", "--trace", str(trace))
-    assert result.exit_code == 2
-    assert "one of latency" in result.output
+def test_an_unknown_policy_is_misuse(run, trace):
+    code, _, err = run("--policy", "magic", "--trace", trace)
+    assert code == 2
+    assert "one of latency" in err
 
 
-def test_too_short_a_trace_is_misuse(tmp_path):
+def test_too_short_a_trace_is_misuse(run, tmp_path):
     path = tmp_path / "tiny.csv"
     path.write_text("t_s,rps\n0,1\n")
-    result = run("--trace", str(path))
-    assert result.exit_code == 2
-    assert "allowed: more than the 300 s" in result.output
+    code, _, err = run("--trace", path)
+    assert code == 2
+    assert "allowed: more than the 300 s" in err
 
 
 @pytest.mark.parametrize(
@@ -79,53 +79,54 @@ def test_too_short_a_trace_is_misuse(tmp_path):
         ("t_s\n5\n6,7\n", "bad.csv:3: '6,7', allowed: 1 finite numbers"),
     ],
 )
-def test_bad_traces_are_misuse_and_named(tmp_path, text, complaint):
+def test_bad_traces_are_misuse_and_named(run, tmp_path, text, complaint):
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    result = run("--trace", str(path), "--json")
-    assert result.exit_code == 2
-    assert complaint in result.output
-    assert result.stdout == ""
+    code, out, err = run("--trace", path, "--json")
+    assert code == 2
+    assert complaint in err
+    assert out == ""
 
 
-def test_timestamps_in_any_order_are_replayed(tmp_path):
+def test_timestamps_in_any_order_are_replayed(run, tmp_path):
     path = tmp_path / "times.csv"
     path.write_text("t_s\n" + "".join(f"{1.6e9 + t / 10}\n" for t in reversed(range(3300))))
-    result = run(
-        *("--policy", "oracle", "--trace", str(path), "--max-replicas", "2", "--workers", "1"),
+    code, out, err = run(
+        *("--policy", "oracle", "--trace", path, "--max-replicas", "2", "--workers", "1"),
         "--json",
     )
-    assert result.exit_code == 0, result.output
-    (record,) = json.loads(result.stdout)
+    assert code == 0, err
+    (record,) = json.loads(out)
     assert record["attainment"] > 0.99
     assert record["replica_hours"] == pytest.approx(30 / 3600, rel=0.1)
 
 
 @pytest.mark.parametrize("option", [("--quantile", "1.5"), ("--slo-ms", "-1"), ("--seed", "x")])
-def test_options_out_of_range_are_misuse(trace, option):
-    assert run("--trace", str(trace), *option).exit_code == 2
+def test_options_out_of_range_are_misuse(run, trace, option):
+    code, _, _ = run("--trace", trace, *option)
+    assert code == 2
 
 
-def test_a_run_is_simulated_again_and_compared(tmp_path):
+def test_a_run_is_simulated_again_and_compared(run, tmp_path):
     keep(run_of_a_service(), tmp_path / "before")
-    result = run("--run", str(tmp_path / "before"), "--max-replicas", "3", "--json")
-    assert result.exit_code == 0, result.output
-    figures = json.loads(result.stdout)
+    code, out, err = run("--run", tmp_path / "before", "--max-replicas", "3", "--json")
+    assert code == 0, err
+    figures = json.loads(out)
     assert figures["run"] == "before"
     assert figures["live"]["most_replicas"] == figures["simulated"]["most_replicas"] == 3
     assert figures["measured"]["work_ms"] == 20.0
 
 
 @pytest.mark.parametrize("option", [("--slo-ms", "100"), ("--policy", "latency"), ("--grid",)])
-def test_what_the_recording_answers_is_not_asked_for(tmp_path, option):
+def test_what_the_recording_answers_is_not_asked_for(run, tmp_path, option):
     keep(run_of_a_service(), tmp_path / "before")
-    result = run("--run", str(tmp_path / "before"), *option)
-    assert result.exit_code == 2
-    assert f"{option[0]} has no meaning with --run" in result.output
+    code, _, err = run("--run", tmp_path / "before", *option)
+    assert code == 2
+    assert f"{option[0]} has no meaning with --run" in err
 
 
 @pytest.mark.parametrize("options", [(), ("--policy", "latency")])
-def test_a_folder_without_a_run_is_misuse(tmp_path, options):
-    result = run("--run", str(tmp_path), *options)
-    assert result.exit_code == 2
-    assert "treeline simulate: " in result.output
+def test_a_folder_without_a_run_is_misuse(run, tmp_path, options):
+    code, _, err = run("--run", tmp_path, *options)
+    assert code == 2
+    assert err.startswith("treeline: ")

@@ -9,7 +9,7 @@ from monitoring.agent.settings import SinkSettings
 from monitoring.analysis.drift import fit_baseline
 from monitoring.analysis.drift.budget import AlarmBudget
 from monitoring.analysis.drift.errors import WindowUnusable
-from monitoring.analysis.drift.logged import Stream, duration_s, read_windows
+from monitoring.analysis.drift.logged import Stream, read_windows
 from monitoring.analysis.drift.timeline import judge_windows, timeline_json
 from monitoring.errors import SinkUnavailable
 
@@ -101,9 +101,3 @@ def test_drift_that_begins_on_a_day_alarms_from_that_day_on(tmp_path):
     document = timeline_json(timeline)
     assert document["budget"]["threshold"] == 30
     assert [c["name"] for c in document["windows"][4]["features"] if c["alarm"]] == ["age"]
-
-
-@pytest.mark.parametrize("text", ["", "1", "d", "0h", "1.5d", "-1d", "1d "])
-def test_a_window_without_a_sensible_length_is_refused(text):
-    with pytest.raises(WindowUnusable, match="allowed: a number and"):
-        duration_s(text)
