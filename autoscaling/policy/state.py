@@ -114,10 +114,6 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _tuples_of(written: dict[str, Any]) -> dict[str, Any]:
-    return {key: _tuples(value) for key, value in written.items()}
-
-
 def _read(kind: Any, written: dict[str, Any]) -> Any:
     """Build one part; arrays take the shape and type of a fresh part's, which they must have.
 

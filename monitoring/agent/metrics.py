@@ -1,6 +1,7 @@
 """``AgentCounts`` as Prometheus text, through a registry of our own beside Ray's."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -32,6 +33,7 @@ class _Snapshot(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _serving(self._counts.fleet)
         yield from _capture(self._counts)
+        yield from _intake(self._counts)
         yield from _storage(self._counts)
 
 
@@ -57,12 +59,9 @@ def _serving(fleet: FleetTotals) -> Iterator[Metric]:
             requests.add_metric([*labels, str(code)], count)
         rows.add_metric(labels, totals.rows)
         if totals.latency_s is not None:
-            running = 0
-            buckets = []
             bounds = [*(repr(float(b)) for b in totals.latency_s.bounds), "+Inf"]
-            for bound, count in zip(bounds, totals.latency_s.counts, strict=True):
-                running += count
-                buckets.append((bound, float(running)))
+            reached = map(float, accumulate(totals.latency_s.counts))
+            buckets = list(zip(bounds, reached, strict=True))
             duration.add_metric(labels, buckets, totals.latency_s.sum)
     rejected = CounterMetricFamily(
         "treeline_rejected_requests", "Requests that reached no model.", labels=["code"]
@@ -87,7 +86,10 @@ def _capture(counts: AgentCounts) -> Iterator[Metric]:
         for reason, count in sorted(reasons.items()):
             dropped.add_metric([reason], count)
     yield from (captured, dropped)
-    fleet = counts.fleet
+    yield from _replicas(counts.fleet)
+
+
+def _replicas(fleet: FleetTotals) -> Iterator[Metric]:
     yield _gauge("treeline_journal_bytes", "Replica journals on disk.", fleet.journal_bytes)
     yield _gauge(
         "treeline_journal_fill_ratio",
@@ -110,6 +112,9 @@ def _capture(counts: AgentCounts) -> Iterator[Metric]:
         "Deliveries refused for good and set aside in the replica.",
         fleet.dead_letters,
     )
+
+
+def _intake(counts: AgentCounts) -> Iterator[Metric]:
     yield _gauge(
         "treeline_waiting_nodes",
         "Nodes that hold, or may hold, what dead replicas or agents left.",

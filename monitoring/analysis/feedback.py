@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-EVENT_COLUMNS: Final = ("request_id", "row", "ts")
 OUTCOME: Final = "outcome"  # text as the caller sent it
 NUMBER: Final = "outcome_number"  # the same as a number, truth values as 0 and 1; else null
 DELAY: Final = "outcome_delay_s"  # from the answer to the outcome; null without one
@@ -56,8 +55,8 @@ class Joined:
 def join_outcomes(events: pa.Table, feedback: pa.Table, kind: str) -> Joined:
     """Put the last word of one kind of feedback beside each answer it is about.
 
-    ``events`` has one line per stored answer with ``EVENT_COLUMNS``; ``feedback`` the columns of
-    the log's feedback files.
+    ``events`` has one line per stored answer with ``request_id``, ``row`` and ``ts``; ``feedback``
+    the columns of the log's feedback files.
     """
     said = feedback.filter(pc.equal(feedback["kind"], kind))
     placed, unknown, ambiguous = _placed(said, events)

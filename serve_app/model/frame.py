@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 Row = Sequence[object]
-Missing = float | None
 
 _ACCEPTED: Final[dict[str, tuple[type, ...]]] = {
     "float64": (float, int),

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from monitoring.analysis.calibration import ScoredRows, fit_calibration
 from monitoring.analysis.concept import conditional_change, error_alarms
@@ -111,7 +110,6 @@ def test_too_few_labels_are_no_test() -> None:
 
 
 def test_adwin_is_quiet_until_the_level_changes() -> None:
-    pytest.importorskip("river")
     rng = np.random.default_rng(10)
     quiet = (rng.random(4_000) < 0.2).astype(float)
     assert error_alarms(quiet) == []

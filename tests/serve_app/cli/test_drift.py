@@ -45,7 +45,6 @@ def test_two_tables_are_compared_and_the_exit_code_says_what_was_found(run, tabl
 
 
 def test_people_get_a_table_and_a_page(run, tables, tmp_path):
-    pytest.importorskip("matplotlib")
     train, _, moved = tables
     code, out, _ = run("--baseline", train, "--window", moved, "--html", tmp_path / "report.html")
     assert code == 1

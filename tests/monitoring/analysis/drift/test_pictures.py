@@ -10,7 +10,6 @@ from monitoring.analysis.drift.logged import LoggedWindow, Stream
 from monitoring.analysis.drift.timeline import judge_windows
 from tests.monitoring.analysis.drift.samples import changed, table
 
-pytest.importorskip("matplotlib")
 PROFILE = fit_baseline(table(np.random.default_rng(1), 2_000))
 
 
