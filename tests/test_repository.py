@@ -1,5 +1,6 @@
 """The repository keeps its word: links resolve, and what is mentioned is there."""
 
+import ast
 import re
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,16 @@ def test_pages_that_code_and_configs_refer_to_exist() -> None:
     texts = [f.read_text() for f in files if f.suffix in (".py", ".yaml", ".md")]
     named = {name for text in texts for name in re.findall(r"docs/[a-z0-9/-]+\.md", text)}
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_every_problem_has_its_section() -> None:
+    raised = set()
+    for file in (ROOT / "serve_app/http").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem":
+                raised.add(ast.literal_eval(node.args[1]))
+    told = re.findall(r"^## `([a-z-]+)`", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(raised)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Protocol
 import msgspec
 
 from serve_app.http.asgi import Request, Response, Route
-from serve_app.http.problems import Problem
+from serve_app.http.problems import Problem, invalid
 from serve_app.schema import MAX_REQUEST_ID
 
 KIND_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z"
@@ -82,16 +82,16 @@ def _checked(data: bytes, decode: Callable[[bytes], FeedbackBody]) -> FeedbackBo
     try:
         body = decode(data)
     except msgspec.ValidationError as exc:
-        raise _invalid(str(exc)) from exc
+        raise invalid(str(exc)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Problem(HTTPStatus.BAD_REQUEST, "not-json", str(exc)) from exc
     if not body.request_id.isprintable():
-        raise _invalid("`request_id` has unprintable characters")
+        raise invalid("`request_id` has unprintable characters")
     value = body.value
     if isinstance(value, float) and not math.isfinite(value):
-        raise _invalid("`value` is not a finite number")
+        raise invalid("`value` is not a finite number")
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
-        raise _invalid(f"`value` is {value}; allowed: up to {MAX_NUMBER} either way")
+        raise invalid(f"`value` is {value}; allowed: up to {MAX_NUMBER} either way")
     return body
 
 
@@ -100,9 +100,5 @@ def _microseconds(ts: datetime | float | None) -> int | None:
         return None
     seconds = ts.timestamp() if isinstance(ts, datetime) else ts
     if not FIRST_S <= seconds <= LAST_S:
-        raise _invalid(f"`ts` is {seconds}; allowed: {FIRST_S} to {LAST_S} seconds since 1970")
+        raise invalid(f"`ts` is {seconds}; allowed: {FIRST_S} to {LAST_S} seconds since 1970")
     return round(seconds * 1e6)
-
-
-def _invalid(detail: str) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)

@@ -26,7 +26,7 @@ from monitoring.live.views import (
 from monitoring.live.views import merged as merged_views
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
-from serve_app.http.problems import Problem
+from serve_app.http.problems import Problem, invalid
 from serve_app.router import TrafficState
 from serve_app.scaling import ScalingRecord, scaling_exposition
 
@@ -163,11 +163,11 @@ def asked(what: str, query: bytes) -> dict[str, Any]:
     given = dict(parse_qsl(query.decode("latin-1")))
     unknown = sorted(given.keys() - {"model", "version", "step", "from", "to"})
     if unknown:
-        raise _wrong(f"unknown parameter {unknown[0]!r}; allowed: model, version, step, from, to")
+        raise invalid(f"unknown parameter {unknown[0]!r}; allowed: model, version, step, from, to")
     step = given.get("step", "minute")
     level_s = STEPS_S.get(step) or (int(step) if step.isdecimal() else None)
     if level_s is None:
-        raise _wrong(f"step is {step!r}; allowed: {', '.join(STEPS_S)}, or whole seconds")
+        raise invalid(f"step is {step!r}; allowed: {', '.join(STEPS_S)}, or whole seconds")
     return {
         "what": what,
         "level_s": level_s,
@@ -186,9 +186,5 @@ def _moment(name: str, text: str | None) -> float | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as exc:
-        raise _wrong(f"{name} is {text!r}; allowed: as 2026-09-21T14:00Z, or seconds") from exc
+        raise invalid(f"{name} is {text!r}; allowed: as 2026-09-21T14:00Z, or seconds") from exc
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _wrong(detail: str) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)

@@ -45,3 +45,8 @@ class Problem(Exception):
         if self.retry_after_s is not None:
             headers.append((b"retry-after", str(self.retry_after_s).encode()))
         return headers
+
+
+def invalid(detail: str) -> Problem:
+    """What is understood and does not fit."""
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)
