@@ -2,12 +2,18 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from pydantic import BaseModel
 
 from serve_app.cli.main import COMMANDS
+from serve_app.section import Section
+from serve_app.settings import Settings, UserConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,3 +47,35 @@ def test_every_problem_has_its_section() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_its_module(command: str) -> None:
     assert import_module(COMMANDS[command][0]).app is not None
+
+
+def test_settings_and_options_that_pages_name_exist() -> None:
+    settings, options = set(_settings("", Settings())), _options()
+    settings |= set(_settings("", UserConfig()))
+    sections = {name.split(".")[0] for name in settings}
+    unknown = []
+    for page in PAGES:
+        text = page.read_text()
+        named = re.findall(r"`(?:user_config\.|args\.)?([a-z_]+(?:\.[a-z_]+)+)`", text)
+        unknown += [n for n in named if n.split(".")[0] in sections and n not in settings]
+        for command, rest in re.findall(r"treeline ([a-z]+)((?:[^`\n]|\\\n)*)", text):
+            known = options.get(command, set())
+            unknown += [o for o in re.findall(r"--[a-z-]+", rest) if known and o not in known]
+    assert unknown == []
+
+
+def _settings(prefix: str, section: BaseModel) -> Iterator[str]:
+    for name in type(section).model_fields:
+        yield f"{prefix}{name}"
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _settings(f"{prefix}{name}.", value)
+
+
+def _options() -> dict[str, set[str]]:
+    def of(command: Any) -> set[str]:
+        own = {option for parameter in command.params for option in parameter.opts}
+        return own.union(*(of(each) for each in getattr(command, "commands", {}).values()))
+
+    apps = {name: import_module(module).app for name, (module, _) in COMMANDS.items()}
+    return {name: of(typer.main.get_command(app)) for name, app in apps.items()}

@@ -24,14 +24,20 @@ def query(sink: Path, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql.format(log=TABLE.format(sink=sink))).fetchall()
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float, what: str) -> float:
-    """Poll until a condition holds; return how long it took."""
+def wait_for(
+    condition: Callable[[], bool],
+    *,
+    timeout_s: float,
+    what: str,
+    seen: Callable[[], object] = lambda: "",
+) -> float:
+    """Poll until a condition holds; return how long it took. What was seen instead is told."""
     started = time.monotonic()
     while time.monotonic() - started < timeout_s:
         if condition():
             return time.monotonic() - started
         time.sleep(0.25)
-    raise AssertionError(f"{what} did not happen within {timeout_s} s")
+    raise AssertionError(f"{what} did not happen within {timeout_s} s {seen()}")
 
 
 def verify(sink: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.application import Application, quickstart
+from tests.e2e.log import wait_for
 from tests.e2e.processes import pids_of
 from tests.monitoring.live.receiver import Receiver
 
@@ -46,15 +47,19 @@ class Traffic:
 
     def until(self, application: Application, good: Any, *, older_by: int = 0) -> dict[str, Any]:
         """Keep sending until what the application says is good."""
-        end_s = time.monotonic() + PATIENCE_S
-        while True:
+        found: dict[str, Any] = {}
+
+        def is_good() -> bool:
+            nonlocal found
             self.send(older_by=older_by)
             answer = self.client.get(f"{application.url}/monitor/api/drift")
-            if answer.status_code == 200 and good(answer.json()):
-                found: dict[str, Any] = answer.json()
-                return found
-            assert time.monotonic() < end_s, answer.text
-            time.sleep(0.2)
+            if answer.status_code != 200:
+                return False
+            found = answer.json()
+            return good(found)
+
+        wait_for(is_good, timeout_s=PATIENCE_S, what="a good answer", seen=lambda: found)
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +101,7 @@ def test_shifted_traffic_alarms_an_agent_dies_and_calm_traffic_resolves(
 ) -> None:
     with httpx.Client(timeout=30) as client:
         follow_a_drift(watched, Traffic(watched, client, demo_root))
-    end_s = time.monotonic() + PATIENCE_S
-    while len(receiver.messages) < 2 and time.monotonic() < end_s:
-        time.sleep(0.2)
+    wait_for(lambda: len(receiver.messages) >= 2, timeout_s=PATIENCE_S, what="two messages")
     told = [(message["state"], message["number"]) for message in receiver.messages]
     assert told == [("open", 1), ("resolved", 1)]
     assert "age_in_years" in receiver.messages[0]["text"]
@@ -127,26 +130,31 @@ def test_wrong_answers_are_flagged_by_their_labels(
             for value in (wrong, wrong, *([label] if number % 2 else [])):
                 said = {"request_id": f"judged-{number}", "kind": "label", "value": value}
                 client.post(f"{watched.url}/feedback", json=said).raise_for_status()
-    end_s = time.monotonic() + PATIENCE_S
-    while True:
-        found = httpx.get(f"{watched.url}/monitor/api/feedback?step=day", timeout=30).json()
-        (stream,) = found["streams"]
-        if found["feedback"].get("credit", {}).get("corrected") == JUDGED // 2:
-            break
-        assert time.monotonic() < end_s, found
-        time.sleep(0.2)
-    assert found["feedback"] == {
-        "credit": {"used": JUDGED, "duplicate": JUDGED, "corrected": JUDGED // 2}
-    }
+
+    def outcomes() -> dict[str, Any]:
+        answer = httpx.get(f"{watched.url}/monitor/api/feedback?step=day", timeout=30)
+        return answer.raise_for_status().json()
+
+    wanted = {"credit": {"used": JUDGED, "duplicate": JUDGED, "corrected": JUDGED // 2}}
+    wait_for(
+        lambda: outcomes()["feedback"] == wanted,
+        timeout_s=PATIENCE_S,
+        what="that all feedback is joined",
+        seen=outcomes,
+    )
+    (stream,) = outcomes()["streams"]
     assert stream["needs_retraining"] is True
     assert sum(window["requests"] for window in stream["windows"]) == JUDGED
     assert stream["standings"][0]["rate"]["value"] == pytest.approx(0.5, abs=0.1)
     metrics = httpx.get(f"{watched.url}/metrics", timeout=30).text
     labels = '{metric="accuracy",model="credit",variant="champion",version="1.0.0"}'
     assert f"treeline_needs_retraining{labels} 1.0" in metrics
-    while not any(message["kind"] == "quality" for message in receiver.messages):
-        assert time.monotonic() < end_s, receiver.messages
-        time.sleep(0.2)
+    wait_for(
+        lambda: any(message["kind"] == "quality" for message in receiver.messages),
+        timeout_s=PATIENCE_S,
+        what="an alert of quality",
+        seen=lambda: receiver.messages,
+    )
 
 
 def follow_a_drift(watched: Application, traffic: Traffic) -> None:
@@ -170,8 +178,10 @@ def follow_a_drift(watched: Application, traffic: Traffic) -> None:
     resolved = traffic.until(watched, lambda drift: not drift["alarm"])
     assert resolved["streams"][0]["judged_to_s"] > stream["judged_to_s"]
 
-    end_s = time.monotonic() + PATIENCE_S
-    while counted(watched) < traffic.sent:
-        assert time.monotonic() < end_s, (counted(watched), traffic.sent)
-        time.sleep(0.5)
+    wait_for(
+        lambda: counted(watched) >= traffic.sent,
+        timeout_s=PATIENCE_S,
+        what=f"that {traffic.sent} requests are counted",
+        seen=lambda: counted(watched),
+    )
     assert counted(watched) == traffic.sent

@@ -21,9 +21,11 @@ class HeldScorer(HalvesScorer):
     """Scores only once it is let go."""
 
     def __init__(self) -> None:
+        self.asked = threading.Event()
         self.let_go = threading.Event()
 
     def score(self, rows: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+        self.asked.set()
         assert self.let_go.wait(10)
         return super().score(rows)
 
@@ -56,7 +58,7 @@ async def test_a_slow_shadow_holds_nobody_up_and_drops_what_is_too_much(
     shadow, counts = shadow_of(recorder, busy, scorer, max_rows=3)
     shadow.start()
     shadow.offer(request(), "r0")
-    await asyncio.sleep(0.01)  # it hangs in the scorer now; the event loop runs on
+    assert await asyncio.to_thread(scorer.asked.wait, 10)  # it hangs now; the event loop runs on
     for n in range(1, 6):
         shadow.offer(request(), f"r{n}")
     assert counts().dropped == {"queue_full": 3}
@@ -143,7 +145,7 @@ async def test_what_it_cannot_score_by_the_end_is_counted(
     shadow.start()
     for n in range(5):
         shadow.offer(request(), f"r{n}")
-    await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(scorer.asked.wait, 10)
     await shadow.stop(0.0)
     scorer.let_go.set()
     assert recorder.events == []
