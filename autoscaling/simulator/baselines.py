@@ -8,6 +8,7 @@ operator would know, such as the mean work per request, come from the scenario.
 import math
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -94,9 +95,17 @@ class _Hpa(_Baseline):
     """
 
     PERIOD_S = 15
+    TARGET: float
 
-    def __init__(self, scenario: Scenario, *, stabilisation_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        target: float | None = None,
+        stabilisation_s: float = 300.0,
+    ) -> None:
         super().__init__(scenario)
+        self._target = self.TARGET if target is None else target
         self._ticks: deque[Tick] = deque(maxlen=self.PERIOD_S)
         self._recommended: deque[int] = deque(maxlen=max(round(stabilisation_s / self.PERIOD_S), 1))
 
@@ -122,11 +131,7 @@ class _Hpa(_Baseline):
 class HpaCpu(_Hpa):
     """HPA on CPU utilisation; every replica requests the one CPU it can use."""
 
-    def __init__(
-        self, scenario: Scenario, *, target: float = 0.8, stabilisation_s: float = 300.0
-    ) -> None:
-        super().__init__(scenario, stabilisation_s=stabilisation_s)
-        self._target = target
+    TARGET = 0.8
 
     def _ratio(self, view: View) -> float | None:
         busy = sum(t.busy for t in self._ticks) / len(self._ticks)
@@ -136,30 +141,21 @@ class HpaCpu(_Hpa):
 class HpaRequests(_Hpa):
     """HPA on requests per second and replica; the target is a share of one replica's capacity."""
 
-    def __init__(
-        self, scenario: Scenario, *, target: float = 0.7, stabilisation_s: float = 300.0
-    ) -> None:
-        super().__init__(scenario, stabilisation_s=stabilisation_s)
-        self._target_rps = target / scenario.mean_service_s
+    TARGET = 0.7
 
     def _ratio(self, view: View) -> float | None:
         rps = sum(t.rps for t in self._ticks) / len(self._ticks)
-        return rps / view.running / self._target_rps
+        return rps / view.running / (self._target / self._scenario.mean_service_s)
 
 
 class HpaP95(_Hpa):
     """HPA on latency at the objective's quantile; the target is a share of the objective."""
 
-    def __init__(
-        self, scenario: Scenario, *, target: float = 1.0, stabilisation_s: float = 300.0
-    ) -> None:
-        super().__init__(scenario, stabilisation_s=stabilisation_s)
-        self._target_s = target * scenario.slo_s
+    TARGET = 1.0
 
     def _ratio(self, view: View) -> float | None:
-        counts = np.sum([t.latency_counts for t in self._ticks], axis=0)
-        latency_s = buckets.quantile_s(counts, self._scenario.quantile)
-        return None if latency_s is None else latency_s / self._target_s
+        latency_s = _latency_s(self._ticks, self._scenario.quantile)
+        return None if latency_s is None else latency_s / (self._target * self._scenario.slo_s)
 
 
 class KnativeKpa(_Baseline):
@@ -309,8 +305,12 @@ class NaiveThreshold(_Baseline):
         self._ticks.append(tick)
         if int(view.now_s) % self._interval_s:
             return view.target
-        counts = np.sum([t.latency_counts for t in self._ticks], axis=0)
-        latency_s = buckets.quantile_s(counts, self._scenario.quantile)
+        latency_s = _latency_s(self._ticks, self._scenario.quantile)
         if latency_s is None:
             return view.target
         return view.target + int(latency_s > self._up_s) - int(latency_s < self._down_s)
+
+
+def _latency_s(ticks: Iterable[Tick], quantile: float) -> float | None:
+    """A quantile of the latencies in some ticks; None if nothing was answered in them."""
+    return buckets.quantile_s(np.sum([tick.latency_counts for tick in ticks], axis=0), quantile)
