@@ -165,45 +165,59 @@ def _fit_column(
     group: int,
     start: int,
 ) -> tuple[ColumnBaseline, _Means]:
-    number = isinstance(bins, NumberBins)
     counts = np.bincount(slots[counted_rows(bins)], minlength=bins.slots).astype(np.float64)
     shares = counts[:-1] / max(counts[:-1].sum(), 1)
-    components = smooth_components(shares) if number else np.zeros((0, len(shares)))
-    cells = min(len(shares), MEASURED_CELLS)
-    measured = components if number else np.eye(len(shares))[:cells]
-    # Missing rows count neither way for the values, and are a rate of their own.
-    tables = np.hstack([measured, np.zeros((len(measured), 1))])
-    is_missing = np.zeros(len(counts))
-    is_missing[-1] = 1.0
-    tables = np.vstack([tables, is_missing])
-    weights = np.vstack([np.tile(shares, (len(measured), 1)), np.zeros(len(shares))])
-    missing_share = counts[-1] / counts.sum()
-    law = np.hstack([weights, np.zeros((len(tables), 1))])
-    law[-1] = np.append(shares * (1 - missing_share), missing_share)
-    mean = (law * tables).sum(1)
-    variance = (law * (tables - mean[:, None]) ** 2).sum(1)
-    fourth = (law * (tables - mean[:, None]) ** 4).sum(1)
-    present = np.add.reduceat((slots != bins.missing).astype(np.float64), edges[:-1])
-    rows = np.diff(edges).astype(np.float64)
-    part = _Means(
-        sums=np.stack([np.add.reduceat(table[slots], edges[:-1]) for table in tables]),
-        present=np.vstack([np.tile(present, (len(measured), 1)), rows]),
-        variance=variance,
-        excess=np.where(variance > 0, fourth / np.maximum(variance, 1e-12) ** 2 - 3, 0.0),
-        group=group,
-    )
+    if isinstance(bins, NumberBins):
+        measured = components = smooth_components(shares)
+        centers = _centers(bins, slots, counts, values)
+    else:
+        components, centers = np.zeros((0, len(shares))), shares
+        measured = np.eye(min(len(shares), MEASURED_CELLS), len(shares))
+    part = _measure(slots, measured, shares, float(counts[-1] / counts.sum()), edges, group)
     finite = values[np.isfinite(values)]
     new_hits, new_rows = _new_values(bins, counts)
     fit = ColumnBaseline(
         counts=counts,
         components=components,
-        centers=_centers(bins, slots, counts, values) if isinstance(bins, NumberBins) else shares,
+        centers=centers,
         sigma=_deviation(finite),
         new_hits=new_hits,
         new_rows=new_rows,
         statistics=slice(start, start + part.size),
     )
     return fit, part
+
+
+def _measure(
+    slots: Slots,
+    measured: Floats,
+    shares: Floats,
+    missing_share: float,
+    edges: NDArray[np.int64],
+    group: int,
+) -> _Means:
+    """Sum a column's statistics by micro-block: the ``measured`` ones of its values, and missing.
+
+    Missing rows, whose slot is the last, count neither way for the values, and are a rate of their
+    own. ``measured`` is (S - 1, values), ``shares`` (values).
+    """
+    tables = np.zeros((len(measured) + 1, len(shares) + 1))
+    tables[:-1, :-1] = measured
+    tables[-1, -1] = 1.0
+    law = np.tile(np.append(shares, 0.0), (len(tables), 1))
+    law[-1] = np.append(shares * (1 - missing_share), missing_share)
+    deviations = tables - (law * tables).sum(1)[:, None]
+    variance = (law * deviations**2).sum(1)
+    fourth = (law * deviations**4).sum(1)
+    present = np.add.reduceat((slots != len(shares)).astype(np.float64), edges[:-1])
+    rows = np.diff(edges).astype(np.float64)
+    return _Means(
+        sums=np.stack([np.add.reduceat(table[slots], edges[:-1]) for table in tables]),
+        present=np.vstack([np.tile(present, (len(measured), 1)), rows]),
+        variance=variance,
+        excess=np.where(variance > 0, fourth / np.maximum(variance, 1e-12) ** 2 - 3, 0.0),
+        group=group,
+    )
 
 
 def _deviation(finite: Floats) -> float:
