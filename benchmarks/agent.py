@@ -11,6 +11,7 @@ import random
 import resource
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -78,63 +79,78 @@ def delivery(first: int, count: int, rng: np.random.Generator) -> bytes:
     return encode_delivery(header, pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """CPU time for so many rows, and the memory after each round of deliveries."""
+
+    rows: int
+    all_s: float
+    intake_s: float
+    memory_kb: list[int]
+
+
 def run(rows: int, group: int, distinct: int) -> dict[str, float | list[int]]:
-    """Send the same bodies again and again under new numbers, so that making them costs nothing."""
-    rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = AgentSettings(
-            policy_ids=("p",),
-            state_dir=str(folder / "state"),
-            sink=SinkSettings(url=str(folder / "sink")),
-            spool=SpoolSettings(),
-        )
-        spool = Spool(folder / "state" / "spool" / "0", "e", settings.spool, 0.0)
-        intake = Intake(settings, spool, time.time)
-        uploader = Uploader(
-            shard="0",
-            spool=spool,
-            sink=FsspecSink(settings.sink),
-            retry=settings.retry,
-            clock=time.time,
-            chance=random.Random(1),
-        )
-        spent_s = intake_s = 0.0
-        done, memory_kb = 0, []
-        while done < rows:
-            batch = [delivery(done + 1 + i * group, group, rng) for i in range(distinct)]
-            began = time.process_time()
-            for payload in batch:
-                intake.commit([payload])
-            intake_s += time.process_time() - began
-            spool.sync()
-            while uploader.step():
-                pass
-            done += group * distinct
-            spent_s += time.process_time() - began
-            memory_kb.append(resident_kb())
-        began = time.process_time()
-        spool.seal_everything(time.time())
-        while uploader.step():
-            pass
-        spent_s += time.process_time() - began
+        spent = feed(folder, rows, group, distinct)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         stored = sorted((folder / "sink").rglob("*.parquet"))
         size = sum(p.stat().st_size for p in stored)
         stored_rows = sum(pq.read_metadata(p).num_rows for p in stored)
-        assert stored_rows == done, (stored_rows, done)
+        assert stored_rows == spent.rows, (stored_rows, spent.rows)
         floor_rows_per_s = floor(first_rows(stored), folder / "floor.parquet")
     return {
-        "rows": done,
-        "rows_per_s_per_core": done / spent_s,
-        "intake_rows_per_s": done / intake_s,
+        "rows": spent.rows,
+        "rows_per_s_per_core": spent.rows / spent.all_s,
+        "intake_rows_per_s": spent.rows / spent.intake_s,
         "floor_rows_per_s": floor_rows_per_s,
-        "ratio_to_floor": done / spent_s / floor_rows_per_s,
-        "bytes_per_row": size / done,
+        "ratio_to_floor": spent.rows / spent.all_s / floor_rows_per_s,
+        "bytes_per_row": size / spent.rows,
         "files": len(stored),
-        "resident_mb_max_by_tenth": by_tenth(memory_kb),
+        "resident_mb_max_by_tenth": by_tenth(spent.memory_kb),
         "peak_with_mapped_files_mb": peak_mb,
     }
+
+
+def feed(folder: Path, rows: int, group: int, distinct: int) -> Spent:
+    """Take deliveries in and store them, ``distinct`` at a time; making them is not counted."""
+    rng = np.random.default_rng(1)
+    settings = AgentSettings(
+        policy_ids=("p",),
+        state_dir=str(folder / "state"),
+        sink=SinkSettings(url=str(folder / "sink")),
+        spool=SpoolSettings(),
+    )
+    spool = Spool(folder / "state" / "spool" / "0", "e", settings.spool, 0.0)
+    intake = Intake(settings, spool, time.time)
+    uploader = Uploader(
+        shard="0",
+        spool=spool,
+        sink=FsspecSink(settings.sink),
+        retry=settings.retry,
+        clock=time.time,
+        chance=random.Random(1),
+    )
+    all_s = intake_s = 0.0
+    done, memory_kb = 0, []
+    while done < rows:
+        batch = [delivery(done + 1 + i * group, group, rng) for i in range(distinct)]
+        began = time.process_time()
+        for payload in batch:
+            intake.commit([payload])
+        intake_s += time.process_time() - began
+        spool.sync()
+        while uploader.step():
+            pass
+        done += group * distinct
+        all_s += time.process_time() - began
+        memory_kb.append(resident_kb())
+    began = time.process_time()
+    spool.seal_everything(time.time())
+    while uploader.step():
+        pass
+    all_s += time.process_time() - began
+    return Spent(rows=done, all_s=all_s, intake_s=intake_s, memory_kb=memory_kb)
 
 
 def resident_kb() -> int:
