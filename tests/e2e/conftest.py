@@ -7,6 +7,7 @@ import pytest
 from serve_app.demo import read_credit, request_rows
 from tests.e2e.application import Application, quickstart
 from tests.e2e.s3 import FaultProxy, S3Server
+from tests.e2e.started import started
 
 
 @pytest.fixture(scope="session")
@@ -43,30 +44,18 @@ def versions_root(demo_root: Path) -> Path:
 def application(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator[Application]:
     """The quickstart as it is shipped, in a folder of its own; shared by a module's tests."""
     document = quickstart(args={"model_root": str(demo_root)})
-    running = Application(tmp_path_factory.mktemp("app"), document)
-    try:
-        running.start()
+    with started(Application(tmp_path_factory.mktemp("app"), document)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    try:
-        server.start()
+    with started(S3Server(tmp_path_factory.mktemp("s3"))) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
 def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
     """Stands in front of the server; passes until it is told otherwise."""
-    proxy = FaultProxy(s3_server.port)
-    proxy.start()
-    try:
+    with started(FaultProxy(s3_server.port)) as proxy:
         yield proxy
-    finally:
-        proxy.stop()

@@ -23,6 +23,7 @@ from tests.e2e import slow_model
 from tests.e2e.application import REPOSITORY, Application, merge
 from tests.e2e.log import wait_for
 from tests.e2e.processes import pids_of
+from tests.e2e.started import started
 from tests.e2e.step import Step, read_run
 
 # The first of its fixtures starts a cluster and replays 84 s.
@@ -52,12 +53,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     scaling = application["deployments"][0]["autoscaling_config"]
     scaling["max_replicas"] = 3  # each start costs seconds of CPU
     document["applications"].append(shop_under_a_budget(scaling))
-    running = Application(folder, document, environment={"PYTHONPATH": str(REPOSITORY)})
-    try:
-        running.start()
+    path = {"PYTHONPATH": str(REPOSITORY)}
+    with started(Application(folder, document, environment=path)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def shop_under_a_budget(scaling: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tests.e2e.chaos import Cluster, Stage, Traffic, audit, strike
 from tests.e2e.log import query, verify, wait_for
 from tests.e2e.releases import changed, set_clocks, with_application, with_own_folder
 from tests.e2e.s3 import FaultProxy, S3Server
+from tests.e2e.started import started
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
 
@@ -50,12 +51,9 @@ def application(
     }
     folder = tmp_path_factory.mktemp("chaos")
     document = with_own_folder(with_application(document, {"args": changes}), folder)
-    running = Application(folder, document, s3_server.environment(endpoint=s3_proxy.endpoint))
-    try:
-        running.start()
+    environment = s3_server.environment(endpoint=s3_proxy.endpoint)
+    with started(Application(folder, document, environment)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.application import Application, quickstart
 from tests.e2e.log import wait_for
 from tests.e2e.processes import pids_of
+from tests.e2e.started import started
 from tests.monitoring.live.receiver import Receiver
 
 pytestmark = pytest.mark.ray
@@ -76,12 +77,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory, demo_root: Path, receiver:
         "model_root": str(demo_root),
         "live": {"drift_window_s": WINDOW_S, "late_s": 2, "false_alarms_per_month": 1_000},
     }
-    application = Application(tmp_path_factory.mktemp("live"), quickstart(args=args))
-    try:
-        application.start()
-        yield application
-    finally:
-        application.stop()
+    with started(Application(tmp_path_factory.mktemp("live"), quickstart(args=args))) as running:
+        yield running
 
 
 def counted(application: Application) -> int:

@@ -21,6 +21,7 @@ from tests.e2e.application import REPOSITORY, Application, quickstart
 from tests.e2e.blows import Target
 from tests.e2e.chaos import Cluster, Traffic, audit
 from tests.e2e.log import query, verify, wait_for
+from tests.e2e.started import started
 from tests.monitoring.agent.conftest import STREAM, Agent, delivery
 
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -94,12 +95,8 @@ def application(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> It
     )
     document["proxy_location"] = "HeadOnly"
     document["applications"][0]["deployments"][0]["max_replicas_per_node"] = 1
-    running = Application(tmp_path_factory.mktemp("nodes"), document)
-    try:
-        running.start()
+    with started(Application(tmp_path_factory.mktemp("nodes"), document)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def health(application: Application) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.application import Application, quickstart
 from tests.e2e.log import query, verify
+from tests.e2e.started import started
 from tests.e2e.traffic import load
 
 pytestmark = pytest.mark.ray
@@ -23,15 +24,11 @@ def test_a_tenth_is_stored_by_the_time_it_has_stopped(
         args={"model_root": str(demo_root), "agent": {"file_max_age_s": 3600}},
         user_config={"sampling": {"rate": RATE}},
     )
-    application = Application(tmp_path, document)
-    try:
-        application.start()
+    with started(Application(tmp_path, document)) as application:
         url = f"{application.url}/predict"
         answers = load(url, body, requests=REQUESTS, concurrency=8, prefix="tenth")
         assert answers.statuses == {200: REQUESTS}
         assert query(application.sink, "from {log} limit 1") == []
-    finally:
-        application.stop()
     ((rows, weighted, lightest, heaviest),) = query(
         application.sink, "select count(*), sum(weight), min(weight), max(weight) from {log}"
     )

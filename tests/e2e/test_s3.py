@@ -20,6 +20,7 @@ from tests.e2e.blows import Target
 from tests.e2e.chaos import Cluster, Traffic
 from tests.e2e.log import count, query, verify, wait_for
 from tests.e2e.s3 import Fault, FaultProxy, S3Server
+from tests.e2e.started import started
 from tests.e2e.traffic import load
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(600)]
@@ -47,24 +48,17 @@ def application(
 ) -> Iterator[Application]:
     """The second life, with the right credentials; the first has answered 300 requests."""
     right = s3_server.environment(endpoint=s3_proxy.endpoint)
-    first = s3_application(folder, demo_root, right | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"})
-    try:
-        first.start()
+    wrong = right | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"}
+    with started(s3_application(folder, demo_root, wrong)) as first:
         answers = load(f"{first.url}/predict", body, requests=300, concurrency=4, prefix="refused")
         assert answers.statuses == {200: 300}
         wait_for(lambda: bool(complaints(first)), timeout_s=60, what="the error about credentials")
-    finally:
-        first.stop()
     errors = complaints(first)
     assert len(errors) == 1, errors
     assert f"cannot write to {SINK} at {s3_proxy.endpoint}" in errors[0]
     assert "not-the-secret" not in first.log.read_text()
-    running = s3_application(folder, demo_root, right)
-    try:
-        running.start()
+    with started(s3_application(folder, demo_root, right)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def complaints(application: Application) -> list[str]:

@@ -28,6 +28,7 @@ from tests.e2e.chaos import Cluster, Traffic
 from tests.e2e.inference import Stub
 from tests.e2e.log import query, verify, wait_for
 from tests.e2e.processes import listening
+from tests.e2e.started import started
 
 pytestmark = pytest.mark.ray
 
@@ -44,12 +45,8 @@ def application(
     document |= {key: over_grpc[key] for key in ("grpc_options", "controller_options")}
     shipped = document["applications"][0]
     shipped["args"] = merge(shipped["args"], {"model_root": str(versions_root)})
-    running = Application(tmp_path_factory.mktemp("versions"), document)
-    try:
-        running.start()
+    with started(Application(tmp_path_factory.mktemp("versions"), document)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 async def ask(url: str, body: bytes, prefix: str) -> dict[str, list[str]]:
