@@ -28,18 +28,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from autoscaling.cluster_store import ClusterStore
 from autoscaling.errors import ConfigError
 from autoscaling.policy.budget import claim_of, divide
 from autoscaling.policy.decide import Decision
 from autoscaling.policy.types import Config, Term
-from autoscaling.serve_policy import (
-    ClusterStore,
-    DeploymentScaler,
-    OncePerMinute,
-    ScalingContext,
-    Store,
-    config_of,
-)
+from autoscaling.scaler import DeploymentScaler, OncePerMinute, ScalingContext, Store
+from autoscaling.serve_policy import config_of
 
 logger = logging.getLogger("ray.serve.treeline.scaling")
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from autoscaling.serve_policy import KV_NAMESPACE, scaling_key
+from autoscaling.cluster_store import ClusterStore, scaling_key
 
 
 class ScalingRecord(msgspec.Struct, frozen=True):
@@ -18,10 +18,7 @@ class ScalingRecord(msgspec.Struct, frozen=True):
 
 def read_scaling(app_name: str, deployment: str) -> ScalingRecord | None:
     """Read the decisions of a deployment; None where no latency policy runs. May block briefly."""
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    key = scaling_key(app_name, deployment).encode()
-    value = _internal_kv_get(key, namespace=KV_NAMESPACE)
+    value = ClusterStore().get(scaling_key(app_name, deployment))
     return None if value is None else msgspec.json.decode(value, type=ScalingRecord)
 
 
