@@ -21,16 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from monitoring.capture.backlog import START, Backlog, Position, Slice, unread
+from monitoring.capture.dead_letters import DEAD_LETTER_FOLDER, DeadLetters
 from monitoring.capture.drops import DropReason
 from monitoring.capture.folder import STREAM_FILE, ProducerFolder, StreamDescription, sweep
 from monitoring.capture.frames import is_torn, scan_frames
-from monitoring.capture.sender import (
-    DEAD_LETTER_FOLDER,
-    DeadLetters,
-    Sender,
-    SenderSettings,
-    Transport,
-)
+from monitoring.capture.sender import Sender, SenderSettings, Transport
 
 _log: Final = logging.getLogger(__name__)
 

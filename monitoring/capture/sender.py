@@ -14,19 +14,15 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal, Protocol
-
-import msgspec
 
 from monitoring.capture.backlog import Backlog, Slice, SliceLimits, read_slice
 from monitoring.capture.batches import Batch, to_batch
+from monitoring.capture.dead_letters import DeadLetters
 from monitoring.capture.folder import StreamDescription
 from monitoring.capture.rowbytes import RowEvent
 from monitoring.errors import DeliveryRejected
 from monitoring.events import Ack, DeliveryHeader, PredictionEvent, Stream, encode_delivery
-
-DEAD_LETTER_FOLDER: Final = "dead-letter"
 
 _ONE_EVENT: Final = SliceLimits(max_rows=1, max_bytes=1)
 _Outcome = Literal["sent", "failed", "empty"]
@@ -91,26 +87,6 @@ class SenderCounts:
     failed: int = 0
     refused: int = 0
     dead_letters: int = 0
-
-
-class DeadLetters:
-    """Folder for refused deliveries, bounded in bytes; past the bound only the count remains."""
-
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.folder = folder
-        self._max_bytes = max_bytes
-
-    def keep(self, producer: str, content: Slice, payload: bytes, reason: str) -> Path | None:
-        """Store payload and reason side by side; None when there is no room for them."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        used = sum(path.stat().st_size for path in self.folder.iterdir())
-        if used + len(payload) > self._max_bytes:
-            return None
-        path = self.folder / f"{producer}-{content.first}-{content.last}.delivery"
-        about = {"producer": producer, "first": content.first, "last": content.last}
-        path.with_suffix(".json").write_bytes(msgspec.json.encode({**about, "reason": reason}))
-        path.write_bytes(payload)
-        return path
 
 
 class Sender:

@@ -10,17 +10,12 @@ from pathlib import Path
 import msgspec
 
 from monitoring.capture.batches import to_batch
+from monitoring.capture.dead_letters import DEAD_LETTER_FOLDER, DeadLetters
 from monitoring.capture.folder import StreamDescription
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.masking import MaskingPolicy
 from monitoring.capture.recorder import Recorder
-from monitoring.capture.sender import (
-    DEAD_LETTER_FOLDER,
-    DeadLetters,
-    Sender,
-    SenderSettings,
-    Transport,
-)
+from monitoring.capture.sender import Sender, SenderSettings, Transport
 from monitoring.events import CaptureCounts, Stream
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from monitoring.agent.settings import SinkSettings, SpoolSettings
 from monitoring.agent.verify import verify
+from monitoring.capture.dead_letters import DeadLetters
 from monitoring.capture.folder import StreamDescription
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.orphans import drain_orphans
 from monitoring.capture.recorder import Recorder
-from monitoring.capture.sender import DeadLetters, Sender, SenderSettings
+from monitoring.capture.sender import Sender, SenderSettings
 from tests.monitoring.agent.conftest import T0_US, Agent, memory_folder, stored_events
 from tests.monitoring.capture.streams import FEATURES, POLICY, STREAM, Clock, record
 

@@ -30,13 +30,14 @@ from hypothesis.stateful import (
 from monitoring.agent.settings import SinkSettings, SpoolSettings
 from monitoring.agent.stranded import hand_over, stranded
 from monitoring.agent.verify import verify
+from monitoring.capture.dead_letters import DeadLetters
 from monitoring.capture.drops import DropReason, decode_marks
 from monitoring.capture.folder import MARKS_FILE, StreamDescription
 from monitoring.capture.frames import encode_frame, scan_frames
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.orphans import drain_orphans
 from monitoring.capture.recorder import Recorder
-from monitoring.capture.sender import DeadLetters, Sender, SenderSettings
+from monitoring.capture.sender import Sender, SenderSettings
 from monitoring.errors import SinkUnavailable
 from monitoring.events import Ack
 from tests.monitoring.agent.conftest import T0_US, Agent, memory_folder

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from monitoring.capture.backlog import Backlog, Slice, SliceLimits
 from monitoring.capture.batches import Batch, to_batch
+from monitoring.capture.dead_letters import DeadLetters
 from monitoring.capture.journal import Journal, JournalLimits
 from monitoring.capture.orphans import drain_orphans
 from monitoring.capture.rowbytes import RowEvent
-from monitoring.capture.sender import DeadLetters, Sender, SenderSettings
+from monitoring.capture.sender import Sender, SenderSettings
 from monitoring.errors import DeliveryRejected
 from monitoring.events import Ack, PredictionEvent, Stream, decode_delivery
 from tests.monitoring.capture.fleet import FakeAgent, Sleeper
