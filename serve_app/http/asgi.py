@@ -76,12 +76,11 @@ class Application:
         on_shutdown: Callable[[], Awaitable[None]],
         on_rejected: Callable[[int], None],
         admission: Admission,
-        echo_request_id: bool = False,
     ) -> None:
         """``routes`` maps path, then method, to a route.
 
         ``on_rejected`` is told the status of each request that reached no model. Ray Serve's
-        middleware sets and echoes ``X-Request-ID`` itself; elsewhere ``echo_request_id`` does.
+        middleware, which stands before this, sets and echoes ``X-Request-ID``.
         """
         self._routes = routes
         self._prefixes = [
@@ -91,7 +90,6 @@ class Application:
         self._on_shutdown = on_shutdown
         self._on_rejected = on_rejected
         self._admission = admission
-        self._echo_request_id = echo_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -123,8 +121,6 @@ class Application:
             self._on_rejected(500)
             response = _problem_response(_internal("the server failed on this request"), request_id)
         headers = [*response.headers, (b"content-length", str(len(response.body)).encode())]
-        if self._echo_request_id:
-            headers.append((b"x-request-id", request_id.encode("latin-1", "replace")))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 

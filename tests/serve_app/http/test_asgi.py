@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.http.asgi import Application, predict_route
+from serve_app.http.asgi import predict_route
 from serve_app.prediction import Predictor
+from tests.serve_app.http.client import client_of
 
 GOOD = {"instances": [{"age": 30, "housing": "own"}]}
 
@@ -21,18 +22,8 @@ def rejected() -> list[int]:
 
 @pytest.fixture
 async def client(predictor: Predictor, rejected: list[int]) -> AsyncIterator[httpx.AsyncClient]:
-    async def nothing() -> None: ...
-
-    application = Application(
-        {"/predict": {"POST": predict_route(predictor, retry_after_s=3)}},
-        max_body_bytes=10_000,
-        on_shutdown=nothing,
-        on_rejected=rejected.append,
-        admission=predictor.admission,
-        echo_request_id=True,
-    )
-    transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    routes = {"/predict": {"POST": predict_route(predictor, retry_after_s=3)}}
+    async with client_of(routes, predictor.admission, rejected) as client:
         yield client
 
 

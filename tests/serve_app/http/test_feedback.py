@@ -6,9 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.admission import Admission
-from serve_app.http.asgi import Application
 from serve_app.http.feedback import feedback_route
+from tests.serve_app.http.client import client_of
 
 NOW_S = 1_790_000_000.5
 
@@ -30,18 +29,8 @@ def recorder() -> Remembering:
 
 @pytest.fixture
 async def client(recorder: Remembering) -> AsyncIterator[httpx.AsyncClient]:
-    async def nothing() -> None: ...
-
     route = feedback_route(recorder, retry_after_s=3, clock=lambda: NOW_S)
-    application = Application(
-        {"/feedback": {"POST": route}},
-        max_body_bytes=10_000,
-        on_shutdown=nothing,
-        on_rejected=lambda _: None,
-        admission=Admission(max_requests=10, max_pending_rows=10),
-    )
-    transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with client_of({"/feedback": {"POST": route}}) as client:
         yield client
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from autoscaling.signals import ReplicaSignals
 from monitoring.events import Feature, Stream
 from serve_app.admission import Admission
-from serve_app.http.asgi import Application, Route, predict_route
+from serve_app.http.asgi import predict_route
 from serve_app.http.openinference import inference_routes
 from serve_app.prediction import Predictor, Variant
 from serve_app.schema import RequestDecoder
 from serve_app.telemetry import VariantTelemetry
 from tests.serve_app.conftest import RememberingRecorder, Spec, predictor_of
+from tests.serve_app.http.client import client_of
 
 INFER = "/v2/models/credit/infer"
 
@@ -44,24 +45,7 @@ def connect(predictor: Predictor, rejected: list[int]) -> httpx.AsyncClient:
         "/predict": {"POST": predict_route(predictor, **limits)},
         **inference_routes(predictor, **limits),
     }
-    return connect_routes(routes, predictor, rejected)
-
-
-def connect_routes(
-    routes: dict[str, dict[str, Route]], predictor: Predictor, rejected: list[int]
-) -> httpx.AsyncClient:
-    async def nothing() -> None: ...
-
-    application = Application(
-        routes,
-        max_body_bytes=10_000,
-        on_shutdown=nothing,
-        on_rejected=rejected.append,
-        admission=predictor.admission,
-        echo_request_id=True,
-    )
-    transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
+    return client_of(routes, predictor.admission, rejected)
 
 
 @pytest.fixture
@@ -336,7 +320,7 @@ async def test_a_loaded_version_is_addressed_by_name(
     champion = predictor_of(recorder)
     other = predictor_of(recorder, version="2.0.0", role="challenger")
     routes = inference_routes(champion, {"1.0.0": champion, "2.0.0": other}, retry_after_s=1)
-    async with connect_routes(routes, champion, rejected) as client:
+    async with client_of(routes, champion.admission, rejected) as client:
         by_default = await client.post(INFER, json=GOOD)
         assert by_default.json()["model_version"] == "1.0.0"
         named = await client.post("/v2/models/credit/versions/2.0.0/infer", json=GOOD)
