@@ -135,7 +135,6 @@ class Live(Section):
     false_alarms_per_month: float = Field(
         1, gt=0, description="Drift alarms to be expected of a model that does not drift."
     )
-
     feedback_requests: int = Field(
         500_000,
         ge=0,
@@ -166,17 +165,11 @@ class Alerts(Section):
         description="Environment variable with the URL, read where the application is built.",
     )
 
-    @field_validator("public_url")
+    @field_validator("webhook_url", "public_url")
     @classmethod
-    def _is_web(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("allowed: a URL that begins with http:// or https://")
-        return value
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+    def _is_http(cls, value: SecretStr | str | None) -> SecretStr | str | None:
+        url = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("allowed: a URL that begins with http:// or https://")
         return value
 

@@ -62,7 +62,6 @@ class Traffic(Section):
     shadows: dict[Name, Share] = Field(
         default_factory=dict, description="By version: share of requests it gets a copy of."
     )
-
     rule: Rule | None = Field(
         None,
         description="What `treeline promote` decides by: `version`, `since` (RFC 3339, in quotes), "

@@ -108,36 +108,45 @@ def merged(views: Iterable[LiveView]) -> LiveView:
         known = by_store.get(view.store)
         if known is None or view.counted_at_s > known.counted_at_s:
             by_store[view.store] = view
+    parts = by_store.values()
     total = LiveView(
         store=" ".join(sorted(by_store)),
-        counted_at_s=min((v.counted_at_s for v in by_store.values()), default=0.0),
+        counted_at_s=min((part.counted_at_s for part in parts), default=0.0),
+        streams=_sum_streams(stream for part in parts for stream in part.streams),
+        windows=_sum_windows(window for part in parts for window in part.windows),
     )
-    streams: dict[tuple[str, ...], StreamView] = {}
-    windows: dict[tuple[object, ...], WindowView] = {}
-    for view in by_store.values():
-        for stream in view.streams:
-            have = streams.setdefault((stream.model, stream.version, stream.variant), stream)
-            if have is not stream:
-                for name in ("events", "rows", "missed_events", "too_old_events"):
-                    setattr(have, name, getattr(have, name) + getattr(stream, name))
-                have.baseline = have.baseline and stream.baseline
-        total.alerts += view.alerts
-        total.quality += view.quality
-        total.feedback += view.feedback
-        for model, fates in view.fates.items():
-            known_fates = total.fates.setdefault(model, {})
+    for part in parts:  # each folder judges what it received
+        total.alerts += part.alerts
+        total.drift += part.drift
+        total.quality += part.quality
+        total.feedback += part.feedback
+        for model, fates in part.fates.items():
+            sums = total.fates.setdefault(model, {})
             for fate, events in fates.items():
-                known_fates[fate] = known_fates.get(fate, 0) + events
-        total.drift += view.drift  # each folder judges what it received
-        for window in view.windows:
-            key = (window.model, window.version, window.variant, window.level_s, window.start_s)
-            there = windows.setdefault(key, window)
-            if there is not window:
-                there.figures.merge(window.figures)
-                there.compared_rows += window.compared_rows
-    total.streams = [streams[key] for key in sorted(streams)]
-    total.windows = [windows[key] for key in sorted(windows, key=str)]
+                sums[fate] = sums.get(fate, 0) + events
     return total
+
+
+def _sum_streams(streams: Iterable[StreamView]) -> list[StreamView]:
+    sums: dict[tuple[str, ...], StreamView] = {}
+    for stream in streams:
+        total = sums.setdefault((stream.model, stream.version, stream.variant), stream)
+        if total is not stream:
+            for name in ("events", "rows", "missed_events", "too_old_events"):
+                setattr(total, name, getattr(total, name) + getattr(stream, name))
+            total.baseline = total.baseline and stream.baseline
+    return [sums[key] for key in sorted(sums)]
+
+
+def _sum_windows(windows: Iterable[WindowView]) -> list[WindowView]:
+    sums: dict[tuple[object, ...], WindowView] = {}
+    for window in windows:
+        key = (window.model, window.version, window.variant, window.level_s, window.start_s)
+        total = sums.setdefault(key, window)
+        if total is not window:
+            total.figures.merge(window.figures)
+            total.compared_rows += window.compared_rows
+    return [sums[key] for key in sorted(sums, key=str)]
 
 
 def windows_json(view: LiveView) -> dict[str, Any]:
