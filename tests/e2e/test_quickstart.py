@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import httpx
@@ -21,30 +23,44 @@ pytestmark = pytest.mark.ray
 RAY_EXPORTS_S = 12  # a replica's counts are in Ray's metrics after so long at most
 
 
-def test_the_readme_request_is_answered_and_logged(application: Application, body: bytes) -> None:
+def test_the_readmes_commands_do_what_it_says(application: Application, body: bytes) -> None:
     readme = (REPOSITORY / "README.md").read_text()
-    assert "curl" in readme
-    headers = {"X-Request-ID": "my-first-request", "Content-Type": "application/json"}
-    answer = httpx.post(f"{application.url}/predict", content=body, headers=headers)
-    assert answer.status_code == 200
-    assert answer.headers.get_list("x-request-id") == ["my-first-request"]
-    prediction = answer.json()["predictions"][0]
+    _serve, ask, read, prove, _test = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+    (application.folder / ".venv").symlink_to(sys.prefix)
 
-    def stored() -> list[tuple[object, ...]]:
-        return query(
-            application.sink,
-            "select version, weight, label, score, probabilities, x_age_in_years, x_housing, "
-            "feature_set_version, variant, status from {log} where request_id = 'my-first-request'",
-        )
+    def run(command: str) -> str:
+        """Run it in the application's folder, as it stands there but for the port."""
+        here = command.replace(":8000/", f":{application.port}/")
+        return subprocess.run(
+            ["bash", "-ec", here],
+            cwd=application.folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        ).stdout
 
-    wait_for(lambda: bool(stored()), timeout_s=30, what="the request in the log")
-    version, weight, label, score, probabilities, age, housing, *rest = stored()[0]
+    answer = json.loads(run(ask))
+    assert answer["request_id"] == "my-first-request"
+    prediction = answer["predictions"][0]
+    wait_for(lambda: "my-first-request" in run(read), timeout_s=30, what="the request in the log")
+    assert run(prove).endswith("ok\n")
+    ((version, weight, label, score, probabilities, age, housing, *rest),) = query(
+        application.sink,
+        "select version, weight, label, score, probabilities, x_age_in_years, x_housing, "
+        "feature_set_version, variant, status from {log} where request_id = 'my-first-request'",
+    )
     sent = json.loads(body)["instances"][0]
     assert (version, weight) == ("1.0.0", 1.0)
     assert (label, score) == (prediction["label"], prediction["score"])
     assert probabilities == pytest.approx(prediction["probabilities"])
     assert (age, housing) == (sent["age_in_years"], sent["housing"])
     assert rest == ["1", "champion", 200]
+
+
+def test_a_request_id_is_echoed_once(application: Application, body: bytes) -> None:
+    headers = {"X-Request-ID": "echoed", "Content-Type": "application/json"}
+    answer = httpx.post(f"{application.url}/predict", content=body, headers=headers)
+    assert answer.headers.get_list("x-request-id") == ["echoed"]
 
 
 def test_ten_thousand_requests_are_logged_exactly_once(
