@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from monitoring.agent.durable import replace_file
 from monitoring.agent.fleet import AgentCounts, Fleet, FleetMemory, merge
-from monitoring.agent.received import replace_file
 
 log = logging.getLogger(__name__)
 

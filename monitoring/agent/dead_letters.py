@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from monitoring.agent.received import replace_file
+from monitoring.agent.durable import replace_file
 from monitoring.agent.segment import map_file
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,14 @@ class DeadLetters:
             log.error("the reason of dead letter %s is only logged (%s): %s", target, error, reason)
 
     def names(self) -> tuple[str, ...]:
-        """List what is kept, by name; empty where there is no folder."""
+        """List what is kept, by name; empty where there is no folder.
+
+        Names under a dot are parts of a file that a crash has left.
+        """
         if not self.folder.is_dir():
             return ()
         names = (path.name for path in self.folder.iterdir())
-        return tuple(sorted(name for name in names if not name.endswith(REASON_SUFFIX)))
+        return tuple(sorted(n for n in names if n[0] != "." and not n.endswith(REASON_SUFFIX)))
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -15,7 +15,8 @@ import random
 import shutil
 from pathlib import Path
 
-from monitoring.agent.received import Received, sync_folder
+from monitoring.agent.durable import sync_folder
+from monitoring.agent.received import Received
 from monitoring.agent.segment import SUFFIX
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from monitoring.agent.durable import replace_file
 from monitoring.agent.ingest import (
     Run,
     kept_rows,
@@ -17,7 +18,6 @@ from monitoring.agent.ingest import (
     read_delivery,
     sampled_out_rows,
 )
-from monitoring.agent.received import replace_file
 from monitoring.agent.sampling import BudgetState, Decision, EventTable, at_second, decide
 from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.spool import Spool

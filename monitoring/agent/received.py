@@ -5,23 +5,20 @@ before the spool segment it accounts for is deleted. ``settled`` names segments 
 account although their files may still lie there; recovery deletes those files.
 """
 
-import errno
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from monitoring.agent.durable import RESERVE_NAME, replace_file, with_reserve
 from monitoring.agent.intervals import Intervals
 from monitoring.agent.ledger import Coverage, Tally
 
 log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "received.msgpack"
-RESERVE_NAME: Final = "reserve"
-RESERVE_BYTES: Final = 4 * 1024 * 1024
 
 
 class ProducerState(msgspec.Struct):
@@ -165,60 +162,3 @@ class Received:
         with_reserve(self._reserve, lambda: replace_file(self._path, data))
         stat = self._path.stat()
         self._stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-
-
-def with_reserve(reserve: Path, write: Callable[[], None]) -> None:
-    """Write; on a full disk give the reserve up and write again.
-
-    A segment is deleted only after the checkpoint is written, so without a reserve a disk that
-    others have filled would stay full for ever. The reserve is made again when there is room.
-    """
-    try:
-        write()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve.exists():
-            raise
-        reserve.unlink()
-        write()
-        return
-    if not reserve.exists():
-        make_reserve(reserve)
-
-
-def make_reserve(reserve: Path) -> None:
-    """Set room aside; none left is no error, the reserve is only missing then."""
-    try:
-        descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
-    except OSError:
-        reserve.unlink()
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
-
-    What lies beside a spool is about people; nobody but its owner may read it.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # a temporary file left by a crash keeps its old mode
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

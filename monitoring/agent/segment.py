@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from monitoring.agent.durable import sync_folder
 from monitoring.agent.ledger import Tally
 from monitoring.agent.parquet import covered, read_account
-from monitoring.agent.received import sync_folder
 from monitoring.agent.spool_frames import Kind, OpenHead, RowsHead, SealHead, encode, scan
 from monitoring.events import Stream
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import fsspec
 from fsspec.exceptions import FSTimeoutError
 
-from monitoring.agent.received import replace_file
+from monitoring.agent.durable import replace_file
 from monitoring.agent.settings import SinkSettings
 from monitoring.agent.spool_frames import OpenHead
 from monitoring.errors import SinkUnavailable

@@ -29,11 +29,12 @@ import pyarrow as pa
 
 from monitoring.agent.aside import AsideLog
 from monitoring.agent.dead_letters import DeadLetters
+from monitoring.agent.durable import RESERVE_NAME, with_reserve
 from monitoring.agent.elsewhere import Elsewhere
 from monitoring.agent.epochs import Epochs
 from monitoring.agent.ledger import Coverage, Tally
 from monitoring.agent.others import Others
-from monitoring.agent.received import RESERVE_NAME, Received, with_reserve
+from monitoring.agent.received import Received
 from monitoring.agent.segment import (
     SUFFIX,
     OpenSegment,

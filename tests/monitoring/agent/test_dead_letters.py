@@ -43,7 +43,7 @@ def test_a_reason_that_finds_no_room_is_logged(tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("monitoring.agent.dead_letters.replace_file", full)
+    monkeypatch.setattr("os.fsync", full)
     letters = DeadLetters(tmp_path / "dead", 1000)
     letters.keep(segment(tmp_path, "a.spool"), "why")
     assert letters.names() == ("a.spool",)
@@ -52,3 +52,10 @@ def test_a_reason_that_finds_no_room_is_logged(tmp_path, monkeypatch, caplog):
 
 def test_without_a_folder_there_are_none(tmp_path):
     assert DeadLetters(tmp_path / "dead", 1000).names() == ()
+
+
+def test_what_a_crash_left_of_a_file_is_no_dead_letter(tmp_path):
+    letters = DeadLetters(tmp_path / "dead", 1000)
+    letters.keep(segment(tmp_path, "a.spool"), "why")
+    (letters.folder / ".b.spool.17.tmp").touch()
+    assert letters.names() == ("a.spool",)

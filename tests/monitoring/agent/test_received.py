@@ -1,9 +1,5 @@
-import errno
-
-import pytest
-
 from monitoring.agent.ledger import Covered
-from monitoring.agent.received import Received, make_reserve, with_reserve
+from monitoring.agent.received import Received
 
 
 def test_what_is_saved_is_found_again(tmp_path):
@@ -48,33 +44,3 @@ def test_what_others_acknowledged_is_known_and_not_held(tmp_path):
     assert two.through("p") == 8
     assert two.missing("p", 1, 9) == [(9, 9)]
     assert two.missing("p", 1, 9, held_here=True) == [(1, 3), (9, 9)]
-
-
-def test_a_full_disk_costs_the_reserve_once(tmp_path):
-    reserve = tmp_path / "reserve"
-    make_reserve(reserve)
-    failures = [OSError(errno.ENOSPC, "full")]
-
-    def write():
-        if failures:
-            raise failures.pop()
-
-    with_reserve(reserve, write)
-    assert not reserve.exists()
-    failures.append(OSError(errno.ENOSPC, "full"))
-    with pytest.raises(OSError, match="full"):
-        with_reserve(reserve, write)
-    with_reserve(reserve, write)
-    assert reserve.exists()
-
-
-def test_other_errors_keep_the_reserve(tmp_path):
-    reserve = tmp_path / "reserve"
-    make_reserve(reserve)
-
-    def write():
-        raise OSError(errno.EIO, "broken")
-
-    with pytest.raises(OSError, match="broken"):
-        with_reserve(reserve, write)
-    assert reserve.exists()
