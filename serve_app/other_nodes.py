@@ -32,7 +32,7 @@ from serve_app.wiring import storage_of
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 5.0
-PART_TIMEOUT_S = 20.0  # for one journal, for one shard's spool
+PART_TIMEOUT_S = 20.0
 LOOK_TIMEOUT_S = 80.0  # within the agents' lease
 
 
@@ -83,23 +83,31 @@ def _look_here(
 
 
 async def look(
-    settings: Settings, node: str, living: list[int], transports: Mapping[int, Transport]
+    settings: Settings,
+    node: str,
+    living: list[int],
+    transports: Mapping[int, Transport],
+    *,
+    part_timeout_s: float = PART_TIMEOUT_S,
 ) -> Look:
     """Hand over what lies on this node's disk: journals first, then spools no agent here owns.
 
-    ``living`` are the shards whose agents live on this node.
+    ``living`` are the shards whose agents live on this node; ``part_timeout_s`` is for one journal
+    or one shard's spool.
     """
 
     def transport_for(producer: str) -> Transport:
         return transports[shard_of(producer, len(transports))]
 
-    drained = await drain_journals(settings, transport_for, timeout_s=PART_TIMEOUT_S)
+    drained = await drain_journals(settings, transport_for, timeout_s=part_timeout_s)
     problems = [
         f"journal of {d.producer}: {d.last - d.acknowledged} events are not handed over in time"
         for d in drained
         if not d.finished
     ]
-    segments, spool_problems = await _hand_spools_over(settings, living, transport_for)
+    segments, spool_problems = await _hand_spools_over(
+        settings, living, transport_for, part_timeout_s
+    )
     return Look(
         node=node,
         handed_over=tuple(d.producer for d in drained if d.finished),
@@ -117,7 +125,10 @@ def journals(root: Path) -> list[str]:
 
 
 async def _hand_spools_over(
-    settings: Settings, living: list[int], transport_for: Callable[[str], Transport]
+    settings: Settings,
+    living: list[int],
+    transport_for: Callable[[str], Transport],
+    part_timeout_s: float,
 ) -> tuple[int, list[str]]:
     segments, problems = 0, []
     shards = settings.agent.shards
@@ -131,7 +142,7 @@ async def _hand_spools_over(
                 shards=shards,
                 clock=time.time,
                 chance=random.SystemRandom(),
-                timeout_s=PART_TIMEOUT_S,
+                timeout_s=part_timeout_s,
             )
         except OSError as error:
             problems.append(f"spool of shard {folder.name}: {error}")

@@ -57,14 +57,13 @@ async def test_spools_of_agents_that_live_there_are_theirs(tmp_path):
     agents.agent.die()
 
 
-async def test_what_is_in_use_or_finds_no_agent_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("serve_app.other_nodes.PART_TIMEOUT_S", 0.05)
+async def test_what_is_in_use_or_finds_no_agent_is_named(tmp_path):
     agents = Agents(tmp_path)
     settings, _ = there(tmp_path, agents)
     living = open_journal(tmp_path / "there/state/journal", producer="p-2")
     record(open_recorder(living))
     agents.away = True
-    found = await look(settings, "n", [], {0: agents})
+    found = await look(settings, "n", [], {0: agents}, part_timeout_s=0.05)
     assert (found.handed_over, found.left, found.segments) == ((), ("p-1", "p-2"), 0)
     assert [problem.split(":")[0] for problem in found.problems] == [
         "journal of p-1",
