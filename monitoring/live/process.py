@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, assert_never
 
 import msgspec
 
@@ -131,10 +131,14 @@ class Live:
                     )
                 case "drift":
                     view.drift.append(drift_view(store, key, expected, self._settings, question))
-                case _:
+                case "alerts":
+                    pass  # they are not kept by stream
+                case "summary":
                     view.streams.append(stream_view(store, key, expected))
                     view.drift.append(drift_view(store, key, expected, self._settings, None))
                     view.feedback.append(feedback_view(store, key, expected, self._settings, None))
+                case _:
+                    assert_never(question.what)
         return view
 
     def judge_for_ever(self) -> None:

@@ -4,7 +4,7 @@ A frame is 4 bytes of length and MessagePack. Calls carry numbers; answers come 
 end of standard input ends the process: no agent, nothing to count for.
 """
 
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
 import msgspec
 
@@ -35,10 +35,13 @@ class Segments(msgspec.Struct, frozen=True, array_like=True):
     health: dict[Kind, str] = {}
 
 
-class Question(msgspec.Struct, frozen=True):
-    """What somebody wants to see; times in seconds since 1970."""
+What = Literal["windows", "quality", "feedback", "drift", "alerts"]
 
-    what: str
+
+class Question(msgspec.Struct, frozen=True):
+    """What somebody wants to see; times in seconds since 1970. ``summary`` is for metrics."""
+
+    what: What | Literal["summary"]
     level_s: int = 60
     start_s: float | None = None
     end_s: float | None = None

@@ -24,13 +24,14 @@ from monitoring.live.views import (
     windows_json,
 )
 from monitoring.live.views import merged as merged_views
+from monitoring.live.wire import Question, What
 from serve_app.agents import Agents, AgentsUnavailableError
 from serve_app.http.asgi import Request, Response, Route
 from serve_app.http.problems import Problem, invalid
 from serve_app.router import TrafficState
 from serve_app.scaling import ScalingRecord, scaling_exposition
 
-LIVE_JSON: Final[dict[str, Callable[[LiveView], object]]] = {
+LIVE_JSON: Final[dict[What, Callable[[LiveView], object]]] = {
     "alerts": alerts_json,
     "quality": quality_json,
     "drift": drift_json,
@@ -61,7 +62,7 @@ def monitor_routes(
         text = exposition(merge(parts)) + scaling_exposition(await asyncio.to_thread(read_scaling))
         text += traffic_exposition(read_traffic())
         with suppress(Problem):  # what is counted live may be a little behind; the rest is there
-            text += live_exposition(await _live(agents, {"what": "summary"}))
+            text += live_exposition(await _live(agents, Question("summary")))
         return Response(text, headers=(TEXT,))
 
     async def ledger(_: Request) -> Response:
@@ -95,7 +96,7 @@ def monitor_routes(
     return {path: {"GET": route} for path, route in routes.items()}
 
 
-def _live_route(agents: Agents, what: str) -> Route:
+def _live_route(agents: Agents, what: What) -> Route:
     """Show a view of what is counted live. Alerts take no parameters."""
 
     async def show(request: Request) -> Response:
@@ -114,8 +115,9 @@ async def _ask(agents: Agents, method: str, *args: object) -> list[Any]:
         ) from exc
 
 
-async def _live(agents: Agents, question: dict[str, Any]) -> LiveView:
-    parts = [part for part in await _ask(agents, "live", question) if part is not None]
+async def _live(agents: Agents, question: Question) -> LiveView:
+    answers = await _ask(agents, "live", msgspec.to_builtins(question))
+    parts = [part for part in answers if part is not None]
     if not parts:
         raise Problem(
             HTTPStatus.NOT_FOUND, "not-live", "`live.enabled` is false: nothing is counted live"
@@ -155,7 +157,7 @@ def traffic_exposition(state: TrafficState) -> bytes:
     return text
 
 
-def asked(what: str, query: bytes) -> dict[str, Any]:
+def asked(what: What, query: bytes) -> Question:
     """Read ``model``, ``version``, ``step`` (minute, hour, day or seconds), ``from`` and ``to``.
 
     Moments are RFC 3339 or seconds since 1970; a moment without a zone is UTC.
@@ -168,14 +170,14 @@ def asked(what: str, query: bytes) -> dict[str, Any]:
     level_s = STEPS_S.get(step) or (int(step) if step.isdecimal() else None)
     if level_s is None:
         raise invalid(f"step is {step!r}; allowed: {', '.join(STEPS_S)}, or whole seconds")
-    return {
-        "what": what,
-        "level_s": level_s,
-        "start_s": _moment("from", given.get("from")),
-        "end_s": _moment("to", given.get("to")),
-        "model": given.get("model"),
-        "version": given.get("version"),
-    }
+    return Question(
+        what,
+        level_s=level_s,
+        start_s=_moment("from", given.get("from")),
+        end_s=_moment("to", given.get("to")),
+        model=given.get("model"),
+        version=given.get("version"),
+    )
 
 
 def _moment(name: str, text: str | None) -> float | None:

@@ -156,7 +156,7 @@ def test_nobody_waits_for_a_process_that_reads_no_more(agent: Agent) -> None:
     silent = Silent(hanging=1_000)
     client = client_of(agent, silent, count_timeout_s=100.0, finish_timeout_s=0.2)
     client._up.wait(PATIENCE_S)
-    large = Question(what="x" * 200_000)
+    large = Question(what="windows", model="x" * 200_000)
     agent.take(delivery(1, 5))
     agent.spool.seal_everything(agent.now_s)
     segment = agent.spool.next_sealed()
