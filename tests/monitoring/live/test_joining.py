@@ -1,6 +1,7 @@
 """Feedback moves the figures of its answers once: late, repeated, corrected, unknown, crashed."""
 
 import random
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,8 +243,8 @@ def die_at(world: World, write: int) -> None:
     connection.set_progress_handler(progress, 1)
     try:
         Joining(world.store, SETTINGS, world.agent.clock).join_due()
-    except Exception:
-        pass
+    except sqlite3.OperationalError as error:
+        assert str(error) == "interrupted"
     finally:
         connection.set_trace_callback(None)
         connection.set_progress_handler(None, 0)
