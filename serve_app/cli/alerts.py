@@ -14,7 +14,7 @@ from serve_app.cli.output import AsJson, print_json
 
 WEBHOOK_ENV = "TREELINE_ALERT_WEBHOOK"
 
-app = typer.Typer(help="Try the way alerts go.")
+app = typer.Typer()
 
 
 @app.callback()

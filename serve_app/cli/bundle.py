@@ -11,7 +11,7 @@ from serve_app.model.manifest import FeatureSpec, Manifest
 from serve_app.model.storage import BundleFolder
 from serve_app.model.verify import read_manifest, verify_bundle
 
-app = typer.Typer(help="Create, verify and show model bundles.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 BundlePath = Annotated[
     str, typer.Argument(metavar="PATH", help="The bundle's folder: ROOT/NAME/VERSION.")

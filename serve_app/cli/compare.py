@@ -27,7 +27,7 @@ from serve_app.cli.output import AsJson, print_json, print_table
 
 METRICS: Final = ("accuracy", "click", "error_rate", "latency_ms")
 
-app = typer.Typer(help="Compare versions; looking often stays honest.")
+app = typer.Typer()
 
 
 @app.command()

@@ -13,7 +13,7 @@ from serve_app.errors import BundleNotFound
 from serve_app.model.storage import BundleFolder
 from serve_app.model.verify import read_manifest, read_verified
 
-app = typer.Typer(help="Train and bundle the quickstart's credit model.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)

@@ -31,7 +31,7 @@ from serve_app.cli.output import AsJson, print_json, print_table
 from serve_app.model.manifest import BASELINE_FILE
 from serve_app.model.storage import BundleFolder
 
-app = typer.Typer(help="Tell whether traffic still looks like the training rows.")
+app = typer.Typer()
 
 
 @app.command()

@@ -11,7 +11,7 @@ from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.log_options import EndpointUrl
 from serve_app.cli.output import AsJson, print_json
 
-app = typer.Typer(help="Prove that every event is on storage, and only once.")
+app = typer.Typer()
 
 
 @app.callback()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoscaling.loadtest.results import Result
     from autoscaling.loadtest.run import LoadTest, Show
 
-app = typer.Typer(help="Send a planned load and judge the answers.")
+app = typer.Typer()
 
 # Enough different applicants that bodies differ; more rows than these begin again at the first.
 SAMPLE_ROWS = 1_000

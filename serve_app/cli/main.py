@@ -5,7 +5,8 @@ Every command takes ``--json`` and exits 0 when all is good, 1 on a finding, 2 o
 A command lives in a module of its own with a ``typer.Typer`` called ``app``, and a line in
 ``COMMANDS``. A module is imported only when its command is called, so ``treeline --help`` stays
 quick whatever the commands need. An app with one command and no callback becomes ``treeline NAME
-OPTIONS``; any other becomes a group, ``treeline NAME COMMAND OPTIONS``.
+OPTIONS`` with its function's docstring as help; any other becomes a group, ``treeline NAME COMMAND
+OPTIONS``.
 """
 
 import os
@@ -92,7 +93,7 @@ def _mount(root: typer.Typer, name: str, app: typer.Typer, summary: str) -> None
     commands = app.registered_commands
     alone = len(commands) == 1 and not app.registered_groups and not app.registered_callback
     if alone and commands[0].callback is not None:
-        root.command(name, help=summary)(commands[0].callback)
+        root.command(name)(commands[0].callback)
     else:
         root.add_typer(app, name=name, help=summary)
 

@@ -32,7 +32,7 @@ from serve_app.wiring import agent_options
 
 IMPORT_PATH: Final = "serve_app.app:build"
 
-app = typer.Typer(help="Promote or roll back a version by a written rule.")
+app = typer.Typer()
 
 
 class DeployFailed(TreelineError):

@@ -35,7 +35,7 @@ from serve_app.model.verify import read_manifest
 
 NONE: Final = Trained(metrics={})
 
-app = typer.Typer(help="Tell how good the answers are, with labels and before them.")
+app = typer.Typer()
 
 
 @app.command()

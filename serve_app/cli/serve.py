@@ -14,7 +14,7 @@ import yaml
 
 from serve_app.errors import TreelineError
 
-app = typer.Typer(help="Run a Serve config on this machine.")
+app = typer.Typer()
 
 HAPROXY_SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 
