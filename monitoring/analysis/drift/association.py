@@ -108,14 +108,8 @@ def fit_association(
     spread = np.sqrt(np.maximum(squares[-1] / rows - mean**2, 0))
     mixed, cubes = _fourth_moments(layout, slots, mean, spread)
     fisher, alive = _fisher(sums[-1:], squares[-1:], products[-1:], np.array([float(rows)]))
-    r = np.tanh(fisher[0])
+    variance = _influence_variance(np.tanh(fisher[0]), mixed, cubes, pair)
     fourth = np.diag(mixed)
-    # Variance of the influence function z_i z_j - r (z_i**2 + z_j**2) / 2, on Fisher's scale.
-    variance = (
-        mixed[pair] * (1 + r**2 / 2)
-        + r**2 / 4 * (fourth[pair[0]] + fourth[pair[1]])
-        - r * (cubes[pair] + cubes.T[pair])
-    ) / (1 - r**2) ** 2
     kurtosis = fourth[pair[0]] * fourth[pair[1]]
     blocks = BlockCorrelations(
         sums=sums,
@@ -135,6 +129,19 @@ def fit_association(
         alive=alive[0] & (variance > 0),
         dependence=find_dependence(blocks, cycles),
     )
+
+
+def _influence_variance(
+    r: Floats, mixed: Floats, cubes: Floats, pair: tuple[NDArray[np.intp], ...]
+) -> Floats:
+    """Variance of z_i z_j - r (z_i**2 + z_j**2) / 2, on Fisher's scale, for each pair (i, j)."""
+    fourth = np.diag(mixed)
+    variance: Floats = (
+        mixed[pair] * (1 + r**2 / 2)
+        + r**2 / 4 * (fourth[pair[0]] + fourth[pair[1]])
+        - r * (cubes[pair] + cubes.T[pair])
+    ) / (1 - r**2) ** 2
+    return variance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
