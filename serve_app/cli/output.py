@@ -22,15 +22,20 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table; None stands as an empty cell, and markup in a value is left as text.
-
-    Into a pipe or a file rows are as wide as they need, unless ``COLUMNS`` says otherwise.
-    """
+    """Print a table; None stands as an empty cell, and markup in a value is left as text."""
     table = Table(title=title, title_justify="left")
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else _escaped(cell) for cell in row))
+    show_table(table)
+
+
+def show_table(table: Table) -> None:
+    """Print rich's table.
+
+    Into a pipe or a file rows are as wide as they need, unless ``COLUMNS`` says otherwise.
+    """
     free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     Console(width=PIPED_WIDTH if free else None).print(table)
 

@@ -27,7 +27,7 @@ from autoscaling.simulator.study import (
     run_all,
     summarise,
 )
-from serve_app.cli.output import AsJson, print_json, print_table
+from serve_app.cli.output import AsJson, print_json, print_table, show_table
 
 #: Options that go with --run; the rest of the scenario is read from the recording.
 WITH_RUN = ("--run", "--seed", "--min-replicas", "--max-replicas", "--plot", "--json")
@@ -195,12 +195,10 @@ def _show(records: list[Record], *, as_json: bool, grid: bool) -> None:
                 del line["settings"]
         print_json(plain)
         return
-    Console().print(render_table(summaries, title="mean over traces and seeds"))
+    show_table(render_table(summaries, title="mean over traces and seeds"))
     if grid:
         best = [line for line in best_settings(summaries).values() if line["policy"] != ORACLE]
-        Console().print(
-            render_table(best, title="cheapest setting with as many in time, else the best")
-        )
+        show_table(render_table(best, title="cheapest setting with as many in time, else the best"))
 
 
 def _plot_best(jobs: list[Job], records: list[Record], folder: Path) -> None:
