@@ -51,29 +51,7 @@ def decide(observation: Observation, state: State, config: Config) -> Decision:
             return _stay(observation, state, config, Term.WAIT, "hold: between two ticks")
         if not 0 < elapsed_s <= LONGEST_GAP_S:
             elapsed_s = config.interval_s  # the clock was set, or we were away
-    flow, seen = telemetry.merge(
-        observation.reports,
-        observation.router_queued,
-        state.telemetry,
-        steady_s=state.steady_s + elapsed_s,
-        elapsed_s=elapsed_s,
-    )
-    starting = max(observation.target - observation.running, 0)
-    state = replace(
-        state,
-        now_s=observation.now_s,
-        steady_s=state.steady_s + elapsed_s,
-        telemetry=seen,
-        service=service.update(state.service, flow.counts, elapsed_s),
-        target=observation.target,
-        starts=starts.observe(
-            state.starts,
-            observation.startups_s,
-            starting=starting,
-            ordered=0 if state.target is None else observation.target - state.target,
-            ordered_s=state.steady_s,
-        ),
-    )
+    state, flow = _take_in(observation, state, elapsed_s)
     if flow.arrivals_rps is None:
         return _without_data(observation, state, config, flow)
     state, burst_peaks = _learn(state, config, flow, elapsed_s)
@@ -84,6 +62,34 @@ def decide(observation: Observation, state: State, config: Config) -> Decision:
         return _before_service_is_known(observation, state, config, flow)
     need = assess(observation, state, config, flow, burst_peaks)
     return _hold_and_guard(observation, state, config, flow, need)
+
+
+def _take_in(observation: Observation, state: State, elapsed_s: float) -> tuple[State, Flow]:
+    """Bring telemetry, service times and the account of starts up to date."""
+    steady_s = state.steady_s + elapsed_s
+    flow, seen = telemetry.merge(
+        observation.reports,
+        observation.router_queued,
+        state.telemetry,
+        steady_s=steady_s,
+        elapsed_s=elapsed_s,
+    )
+    state = replace(
+        state,
+        now_s=observation.now_s,
+        steady_s=steady_s,
+        telemetry=seen,
+        service=service.update(state.service, flow.counts, elapsed_s),
+        target=observation.target,
+        starts=starts.observe(
+            state.starts,
+            observation.startups_s,
+            starting=max(observation.target - observation.running, 0),
+            ordered=0 if state.target is None else observation.target - state.target,
+            ordered_s=state.steady_s,
+        ),
+    )
+    return state, flow
 
 
 def _learn(

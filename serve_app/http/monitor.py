@@ -126,9 +126,7 @@ async def _live(agents: Agents, question: Question) -> LiveView:
 
 
 def _health(answers: Sequence[Any], read_warnings: Callable[[], Sequence[str]]) -> dict[str, Any]:
-    """Join what agents answered; those that are away are a warning, for a caller who asks what is
-    wrong wants to hear what is known.
-    """
+    """Join what agents answered. One that is away is a warning: the rest is told all the same."""
     away = [str(answer) for answer in answers if isinstance(answer, AgentsUnavailableError)]
     shards = [answer for answer in answers if not isinstance(answer, AgentsUnavailableError)]
     own = read_warnings() if away else ()
