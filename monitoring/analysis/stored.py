@@ -1,7 +1,7 @@
 """The stored log as tables: answers and feedback of one model, from any storage.
 
-Only the columns that are asked for are read. Folders tell model, version and day, so that what lies
-outside is not opened; the columns decide what counts.
+Only the columns that are asked for are decoded. Folders tell model, version and day, so that what
+lies outside is not opened; the columns decide what counts.
 """
 
 import posixpath
