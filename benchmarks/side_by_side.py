@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from serve_app.demo import read_credit, request_rows
 from tests.e2e.application import Application, merge, quickstart
 from tests.e2e.log import wait_for
 
+SETTLE_S = 10  # what starts beside the replicas, as the fit of baselines, must be over
 LUA = """
 wrk.method = "POST"
 wrk.body = {body}
@@ -119,6 +121,7 @@ def running(models: Path, off: Side, on: Side) -> Iterator[Pair]:
             application.start()
             ready = f"{application.url}/off/v2/health/ready"
             wait_for(lambda: httpx.get(ready).status_code == 200, timeout_s=60, what=ready)
+            time.sleep(SETTLE_S)
             yield Pair(folder, application)
         finally:
             application.stop()
