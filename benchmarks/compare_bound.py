@@ -5,8 +5,9 @@
 To decide within 1.6 fixed sizes whether the plan is four times too small or too large, a boundary
 must lie low from a fifth of the plan to 6.4 plans. Here it lies equally low over just these looks,
 at the height that A/A runs cross in 5%, and is infinite at all others: nothing is spent elsewhere,
-which no sequence that may be looked at for ever can afford. Beside it Treeline's own mixture. Paths
-are Brownian, looks 60 per fixed size, sizes in units of a fixed-horizon test of 80% power.
+which no sequence that may be looked at for ever can afford. Beside it Treeline's own mixture, and
+the usual one, a normal about zero (narrowest at the plan). Paths are Brownian, looks 60 per fixed
+size, sizes in units of a fixed-horizon test of 80% power.
 """
 
 import argparse
@@ -46,6 +47,14 @@ def highest_without_effect(rng: np.random.Generator, runs: int) -> Floats:
     return highest
 
 
+def usual(progress: Floats) -> Floats:
+    """Height of the normal mixture about zero."""
+    wanted = -2 * np.log(ALPHA)
+    scaled = progress * (wanted + np.log(1 + wanted))
+    height: Floats = np.sqrt((1 + scaled) / scaled * (wanted + np.log(1 + scaled)))
+    return height
+
+
 def decided(times: Floats, z: Floats, height: Floats) -> str:
     over = np.abs(z) >= height
     at = np.where(over.any(axis=1), times[over.argmax(axis=1)], np.inf)
@@ -66,7 +75,8 @@ def main() -> None:
     mixture = Mixture(alpha=ALPHA)
     for plan in MISPLANNED:
         own = np.array([mixture.quantile(float(time / plan)) for time in times])
-        print(f"mixture, plan {plan:g} of the size: {decided(times, z, own)}")
+        print(f"plan {plan:g} of the size, Treeline's: {decided(times, z, own)}")
+        print(f"plan {plan:g} of the size, the usual: {decided(times, z, usual(times / plan))}")
 
 
 if __name__ == "__main__":
