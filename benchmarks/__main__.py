@@ -54,7 +54,7 @@ class Section:
             return []
         text = self.kept.read_text().strip()
         body = text.splitlines() if "|---" in text else ["```", *text.splitlines(), "```"]
-        return [f"## {self.title}", "", *body, ""]
+        return [f"## {self.title}", "", measured(self.kept), "", *body, ""]
 
 
 SECTIONS: Final = {
@@ -65,6 +65,12 @@ SECTIONS: Final = {
         "capture",
         ("--rounds", "2", "--seconds", "2"),
         ("--rounds", "9", "--seconds", "4"),
+    ),
+    "grpc": Section(
+        "gRPC beside HTTP",
+        "grpc_ingress",
+        ("--rounds", "2", "--seconds", "2"),
+        ("--rounds", "7", "--seconds", "3"),
     ),
     "start": Section("A new replica", "replica_start", ("--rounds", "2"), ("--rounds", "7")),
     "agent": Section("The monitoring agent", "agent", ("--rows", "200000"), ()),
@@ -100,7 +106,7 @@ def write_page(now: datetime) -> None:
     lines = [
         "# Benchmarks",
         "",
-        f"Made by `make bench` on {now:%Y-%m-%d} at {now:%H:%M} UTC: {processor()},",
+        f"Written by `make bench` on {now:%Y-%m-%d} at {now:%H:%M} UTC: {processor()},",
         f"{os.cpu_count()} cores shared with the load generator, {memory_gb():.0f} GB,",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()};",
         f"load average before the last run's end {os.getloadavg()[1]:.1f}. Figures from another",
@@ -111,11 +117,18 @@ def write_page(now: datetime) -> None:
         results = measure.read_results(RESULTS)
         if results.turns:
             report.draw(results, PAGE.parent)
-            lines += [*report.serving_section(results), ""]
+            heading, *rest = report.serving_section(results)
+            lines += [heading, "", measured(RESULTS), *rest, ""]
     for section in SECTIONS.values():
         lines += section.lines()
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
     print(f"wrote {PAGE}")
+
+
+def measured(result: Path) -> str:
+    """When a section was run, which need not be now."""
+    at = datetime.fromtimestamp(result.stat().st_mtime, UTC)
+    return f"Measured on {at:%Y-%m-%d} at {at:%H:%M} UTC."
 
 
 def processor() -> str:
