@@ -7,6 +7,7 @@ stage then includes that wait.
 Imported first thing in a replica's process, so nothing heavy may be imported here.
 """
 
+import logging
 import os
 import sys
 import time
@@ -14,6 +15,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 # How Ray hands a job's `worker_process_setup_hook` to workers; it takes none for an actor.
 HOOK: Final = "serve_app.startup.leave_pandas_out"
@@ -30,13 +33,16 @@ def leave_pandas_out() -> None:
 
     Ray Serve imports pandas, if it is there, to encode data frames that deployments return; ours
     return none. It takes 0.6 s of processor time, a fifth of all imports. Who needs pandas later
-    imports it as ever.
+    imports it as ever. Lets no ImportError out, since Ray ends a worker whose hook raises: the
+    replica imports Ray Serve again where it needs it.
     """
     if "pandas" in sys.modules:
         return
     sys.modules["pandas"] = None  # type: ignore[assignment]  # Python's sign for: not there
     try:
         import_module("ray.serve._private.utils")
+    except ImportError as exc:
+        logger.warning("cannot import Ray Serve without pandas, so it is imported with it: %s", exc)
     finally:
         del sys.modules["pandas"]
 

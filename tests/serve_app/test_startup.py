@@ -35,6 +35,12 @@ def test_a_replica_starts_without_pandas() -> None:
     assert printed(later).splitlines()[-1] == "(1, 1)"
 
 
+def test_a_replica_starts_where_ray_has_moved_its_module() -> None:
+    moved = f"import sys; sys.modules['ray.serve._private.utils'] = None\n{HOOKED}"
+    assert printed(f"{moved}print('pandas' in sys.modules)") == "False"
+    assert printed(f"{moved}import pandas; print(pandas.Series([1]).sum())") == "1"
+
+
 def test_pandas_stays_where_it_is_already() -> None:
     assert printed(f"import pandas\n{HOOKED}print(sys.modules['pandas'] is pandas)") == "True"
 
