@@ -36,7 +36,8 @@ def test_pages_that_code_and_configs_refer_to_exist() -> None:
 
 def test_every_problem_has_its_section() -> None:
     raised = set()
-    for file in (ROOT / "serve_app/http").glob("*.py"):
+    edges = ("serve_app/http", "serve_app/grpc")
+    for file in (file for edge in edges for file in (ROOT / edge).glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem":
                 raised.add(ast.literal_eval(node.args[1]))
