@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 
@@ -44,12 +44,18 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("serve_app.cli.demo", "Train and bundle the quickstart's credit model."),
 }
 
+# What typer raises for a wrong command line; of the family it exports only this member.
+UsageError: Final = cast("type[Exception]", typer.BadParameter.__base__)
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; one line on stderr for what went wrong, no traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        build_app(given)(args=given, prog_name="treeline")
+        code = build_app(given)(args=given, prog_name="treeline", standalone_mode=False)
+    except UsageError as exc:
+        _complain_of_usage(exc)
+        sys.exit(MISUSE)
     except (TreelineError, MonitoringError, AutoscalingError) as exc:
         _complain(str(exc))
         sys.exit(exit_code(exc))
@@ -58,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         _complain(f"internal error: {type(exc).__name__}: {exc} (TREELINE_TRACEBACK=1 shows where)")
         sys.exit(MISUSE)
-    sys.exit(GOOD)
+    sys.exit(code or GOOD)
 
 
 def exit_code(error: TreelineError | MonitoringError | AutoscalingError) -> int:
@@ -122,3 +128,11 @@ def _options(
 def _complain(message: str) -> None:
     """Print one line to stderr, whatever line breaks the message came with."""
     typer.echo(f"treeline: {' '.join(message.split())}", err=True)
+
+
+def _complain_of_usage(error: Any) -> None:
+    """Say what is wrong and where help is; nothing where typer has printed the help itself."""
+    message = error.format_message().removeprefix("Invalid value: ")
+    if message:
+        command = error.ctx.command_path if error.ctx else "treeline"
+        _complain(f"{message} (`{command} --help` tells more)")

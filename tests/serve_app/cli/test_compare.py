@@ -60,7 +60,7 @@ def test_a_span_leaves_the_rest_out(treeline, sink) -> None:
 def test_misuse_says_what_is_allowed(treeline, sink, arguments, said) -> None:
     code, _, err = treeline("compare", "--sink", sink, *arguments)
     assert code == 2
-    assert said in " ".join(err.replace("│", " ").split())
+    assert said in err
 
 
 def test_no_log_is_misuse(treeline, tmp_path) -> None:

@@ -54,6 +54,36 @@ def test_every_command_has_help(name, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fooo",), "No such command 'fooo'. (`treeline --help` tells more)"),
+        (("bundle", "burn"), "No such command 'burn'. (`treeline bundle --help` tells more)"),
+        (("compare", "--unit", "foo"), "Invalid value for '--unit': "),
+        (("compare", "--nonsense"), "No such option: --nonsense"),
+        (("bundle", "show"), "Missing argument 'PATH'."),
+        (
+            ("drift",),
+            "give --baseline and --window, or --sink and --model (`treeline drift --help`",
+        ),
+    ],
+)
+def test_misuse_is_one_line(arguments, said, capsys):
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"treeline: {said}")
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("bundle",)])
+def test_without_a_command_there_is_help(arguments, capsys):
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert "Usage: treeline" in printed.out
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (BundleTampered(file="f", expected="a", found="b"), 1),

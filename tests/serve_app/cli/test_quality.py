@@ -45,4 +45,4 @@ def test_people_get_a_table(treeline, sink) -> None:
 def test_a_version_that_is_not_there_is_misuse(treeline, sink) -> None:
     code, _, err = run(treeline, sink, "--version", "9")
     assert code == 2
-    assert "no answers" in " ".join(err.replace("│", " ").split())
+    assert "no answers" in err
