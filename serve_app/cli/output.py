@@ -1,5 +1,6 @@
 """What commands print: JSON for programs, on stdout alone, and tables for people."""
 
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -15,8 +16,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and n
 PIPED_WIDTH: Final = 500
 
 
-def print_json(value: Any) -> None:
-    """Print a struct, a dataclass or plain values as indented JSON."""
+def print_json(value: Any, *, finite: bool = False) -> None:
+    """Print a struct, a dataclass or plain values as indented JSON.
+
+    NaN and infinities, which JSON lacks, are null; with ``finite`` they raise ValueError.
+    """
+    if finite:
+        json.dumps(msgspec.to_builtins(value), allow_nan=False)
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     sys.stdout.write(text + "\n")
 

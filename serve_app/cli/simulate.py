@@ -193,7 +193,7 @@ def _show(records: list[Record], *, as_json: bool, grid: bool) -> None:
         for line in plain:
             if not grid:
                 del line["settings"]
-        print_json(plain)
+        print_json(plain, finite=True)
         return
     show_table(render_table(summaries, title="mean over traces and seeds"))
     if grid:
