@@ -17,7 +17,7 @@ from monitoring.analysis.compare.moments import Moments
 from monitoring.analysis.compare.sequences import MIN_UNITS, Mixture
 from monitoring.analysis.degradation import trained_figure
 from monitoring.live.outcomes import ERRORS, Metric
-from monitoring.live.own_past import DAYS, SettledDay, by_weekday, falls_short
+from monitoring.live.own_past import DAYS, LEAST_DAYS, SettledDay, compare, own_past
 from monitoring.live.rates import PLAN_UNITS, Rate, interval_of, rate_of, shown
 
 Against = Literal["training", "champion", "own_past"]
@@ -30,7 +30,8 @@ MAX_ALPHA: Final = 0.5
 class Settled(msgspec.Struct, frozen=True):
     """The newest day that is held against a version's own past, as it stood an hour later.
 
-    ``week`` is the mean of the last seven days, None while any of them is not settled.
+    ``week`` is the figure of the last seven days, as far as they are settled; None while fewer than
+    five are.
     """
 
     day_start_s: int
@@ -141,20 +142,23 @@ def _by_champion(metric: Metric, day: Day, champion: Moments, alpha: float) -> S
 
 def _by_own_past(metric: Metric, day: Day, alpha: float) -> Standing:
     rate = rate_of(metric, day.sums)
-    first, later = day.settled[:DAYS], day.settled[DAYS:]
-    if len(first) < DAYS:
+    first, later = own_past(day.settled)
+    if len(first) < (LEAST_DAYS if later else DAYS):
         note = (
-            f"no reference yet: {len(first)} of the {DAYS} whole days that make this version's own "
-            f"past, each with {MIN_UNITS} requests an hour after its end"
+            f"no reference yet: {len(first)} of the {DAYS} weekdays that make this version's own "
+            f"past, each with {MIN_UNITS} requests an hour after its end; {LEAST_DAYS} do once one "
+            "comes round again"
         )
         return Standing(metric, day.start_s, rate, None, False, note=note)
-    reference = shown(metric, sum(sums.mean for _, sums in first) / len(first))
     if not later:
+        reference = shown(metric, sum(sums.mean for _, sums in first) / len(first))
         note = "no whole day since its own past yet"
         return Standing(metric, day.start_s, rate, reference, False, "own_past", note)
+    found = compare(first, later, alpha, metric)
+    reference = shown(metric, found.reference)
+    week = None if found.week is None else shown(metric, found.week)
     start_s, sums = later[-1]
-    worse = falls_short(first, later, alpha, higher_is_better=metric not in ERRORS)
-    recent = [new.mean for _, new in by_weekday(first, later)]
-    week = shown(metric, sum(recent) / DAYS) if len(recent) == DAYS else None
     settled = Settled(start_s, shown(metric, sums.mean), sums.units, week)
-    return Standing(metric, day.start_s, rate, reference, worse, "own_past", settled=settled)
+    return Standing(
+        metric, day.start_s, rate, reference, found.worse, "own_past", found.note, settled
+    )

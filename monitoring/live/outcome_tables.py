@@ -162,8 +162,8 @@ def _read(metric: Metric, sums: list[int | bytes]) -> Moments:
 def settle(db: sqlite3.Connection, day_s: int, start_s: int, min_units: int, kept: int) -> None:
     """Keep the sums of all streams' day as they stand now, unless they are kept already.
 
-    A stream's first day is a part of one and is left out. The first ``kept`` days of a figure stay,
-    and those of the newest ``kept``.
+    A stream's first day is a part of one and is left out. The first day of each weekday stays, and
+    those of the newest ``kept``.
     """
     names = "model, version, variant, metric, start_s"
     db.execute(
@@ -176,9 +176,10 @@ def settle(db: sqlite3.Connection, day_s: int, start_s: int, min_units: int, kep
     by = "PARTITION BY model, version, variant, metric"
     db.execute(
         f"DELETE FROM settled WHERE ({names}) IN (SELECT {names} FROM (SELECT {names}, "  # noqa: S608
-        f"row_number() OVER ({by} ORDER BY start_s) AS nth, max(start_s) OVER ({by}) AS newest_s "
-        "FROM settled) WHERE nth > ? AND start_s <= newest_s - ?)",
-        (kept, kept * day_s),
+        f"row_number() OVER ({by}, start_s / ? % 7 ORDER BY start_s) AS nth, "
+        f"max(start_s) OVER ({by}) AS newest_s "
+        "FROM settled) WHERE nth > 1 AND start_s <= newest_s - ?)",
+        (day_s, kept * day_s),
     )
 
 

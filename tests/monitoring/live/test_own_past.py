@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from monitoring.agent.settings import LiveSettings
-from monitoring.analysis.compare.moments import Moments
+from monitoring.analysis.compare.moments import Moments, unit_moments
 from monitoring.live import outcome_tables as tables
 from monitoring.live.degrading import Day, standing
 from monitoring.live.expectations import Expectation
 from monitoring.live.grading import in_words, standings
 from monitoring.live.metrics import live_exposition
-from monitoring.live.own_past import DAYS, SETTLES_S, falls_short, settle_day
+from monitoring.live.own_past import DAYS, SETTLES_S, compare, own_past, settle_day
 from monitoring.live.showing import feedback_view
 from monitoring.live.store import DAY_S, Delta, Store
 from monitoring.live.views import LiveView
@@ -29,12 +29,21 @@ def clicks(hits: int, requests: int) -> Moments:
     )
 
 
+def errors(off: np.ndarray) -> Moments:
+    """A day of requests of one row that a regressor was so far off with."""
+    return unit_moments(off**2, np.ones(len(off)), np.arange(len(off)))
+
+
+def worse(days: list[Moments], alpha: float, metric="click") -> bool:
+    return compare(*own_past(dated(days)), alpha, metric).worse
+
+
+def dated(days: list[Moments]) -> list[tuple[int, Moments]]:
+    return [(day * DAY_S, sums) for day, sums in enumerate(days)]
+
+
 def flagged(rates: np.ndarray, requests: int, alpha: float, rng: np.random.Generator) -> bool:
-    days = [
-        (day * DAY_S, clicks(int(hits), requests))
-        for day, hits in enumerate(rng.binomial(requests, rates))
-    ]
-    return falls_short(days[:DAYS], days[DAYS:], alpha, higher_is_better=True)
+    return worse([clicks(int(hits), requests) for hits in rng.binomial(requests, rates)], alpha)
 
 
 @pytest.mark.parametrize("requests", [200, 20_000])
@@ -59,11 +68,78 @@ def test_a_collapse_is_found_at_once_and_a_lasting_loss_within_a_week(lost):
     assert sum(flagged(rates, 20_000, 0.02, rng) for _ in range(200)) >= 190
 
 
+@pytest.mark.parametrize("days", [8, 14])
+@pytest.mark.parametrize(
+    ("accuracy", "requests"), [(0.99, 100), (0.999, 100), (0.999, 1_000), (0.9999, 1_000)]
+)
+def test_a_week_without_an_error_does_not_make_the_first_one_a_loss(accuracy, requests, days):
+    rng = np.random.default_rng(5)
+    runs, alpha = 1_000, 0.016
+    found = sum(flagged(np.full(days, accuracy), requests, alpha, rng) for _ in range(runs))
+    assert found <= runs * alpha
+
+
+@pytest.mark.parametrize("days", [8, 14])
+@pytest.mark.parametrize(("scatter", "requests"), [(0.0, 100), (1.0, 100), (0.5, 1_000)])
+@pytest.mark.parametrize("of_days", [0.0, 0.2])
+def test_errors_like_the_first_weeks_are_flagged_no_more_often_than_stated(
+    scatter, requests, of_days, days
+):
+    rng = np.random.default_rng(6)
+    runs, alpha = 500, 0.016
+
+    def day() -> Moments:
+        scale = np.exp(rng.normal(0.0, scatter, requests) + rng.normal(0.0, of_days))
+        return errors(rng.normal(0.0, scale))
+
+    assert sum(worse([day() for _ in range(days)], alpha, "rmse") for _ in range(runs)) <= 12
+
+
 def test_errors_are_worse_when_they_grow():
-    low, high = [[(day * DAY_S, clicks(hits, 1_000)) for day in range(7)] for hits in (10, 60)]
-    assert falls_short(low, high[-1:], 0.02, higher_is_better=False)
-    assert not falls_short(low, high[-1:], 0.02, higher_is_better=True)
-    assert falls_short(high, low[-1:], 0.02, higher_is_better=True)
+    rng = np.random.default_rng(7)
+    low, high = [[errors(rng.normal(0.0, scale, 1_000)) for _ in range(7)] for scale in (1.0, 1.6)]
+    assert worse([*low, high[0]], 0.02, "rmse")
+    assert not worse([*high, low[0]], 0.02, "rmse")
+    assert worse([clicks(60, 1_000)] * 7 + [clicks(10, 1_000)], 0.02)
+
+
+def test_errors_too_skewed_for_their_number_are_not_judged_and_it_says_so():
+    rng = np.random.default_rng(8)
+    days = [errors(rng.normal(0.0, 1.0, 1_000)) for _ in range(7)]
+    one_far_off = np.append(rng.normal(0.0, 1.0, 999), 200.0)
+    for last, reason in ((one_far_off, "too skewed"), (np.zeros(1_000), "no errors at all")):
+        found = compare(*own_past(dated([*days, errors(last)])), 0.02, "rmse")
+        assert not found.worse
+        assert found.note is not None
+        assert reason in found.note
+
+
+@pytest.mark.parametrize("open_days", [(0, 1, 2, 3, 4), (0, 1, 2, 4, 5, 6)])
+def test_a_lasting_loss_is_found_without_some_weekdays(open_days):
+    """A business that rests at weekends, and one whose agent missed an hour of the first week."""
+    rng = np.random.default_rng(9)
+    found, monday_s = [], 4 * DAY_S
+    for _ in range(100):
+        rates = np.resize(WEEK, 14) * np.repeat([1.0, 0.75], 7)
+        days = [
+            (monday_s + day * DAY_S, clicks(int(rng.binomial(20_000, rates[day])), 20_000))
+            for day in (*open_days, *(7 + day for day in open_days))
+        ]
+        found.append(compare(*own_past(days), 0.02, "click"))
+    assert sum(each.worse for each in found) >= 90
+    assert all(each.week is not None for each in found)
+    assert found[0].note == (
+        "the week is compared without Saturday, Sunday"
+        if 3 in open_days
+        else "the week is compared without Thursday"
+    )
+
+
+def test_a_missed_weekday_of_the_first_week_is_made_up_for():
+    days = [(day * DAY_S, clicks(day, 1_000)) for day in (0, 1, 3, 4, 5, 6, 7, 8, 9)]
+    first, later = own_past(days)
+    assert [start // DAY_S for start, _ in first] == [0, 1, 3, 4, 5, 6, 9]
+    assert [start // DAY_S for start, _ in later] == [7, 8]
 
 
 @pytest.fixture
@@ -93,7 +169,7 @@ def test_without_a_reference_it_says_so_until_the_first_week_is_one(store):
     found = newest(store)
     assert (found.reference, found.degraded, found.against) == (None, False, None)
     assert found.note is not None
-    assert found.note.startswith("no reference yet: 6 of the 7 whole days")
+    assert found.note.startswith("no reference yet: 6 of the 7 weekdays")
     text = live_exposition(_view(store)).decode()
     labels = '{metric="click",model="shop",variant="champion",version="1.0.0"}'
     assert f"treeline_outcome_compared{labels} 0.0" in text
@@ -128,6 +204,15 @@ def test_a_day_is_kept_as_it_stood_and_only_the_newest_ones_beside_the_first_wee
     assert [(start // DAY_S, sums.x) for start, sums in kept] == [
         (day, day) for day in (*range(101, 101 + DAYS), *range(113, 120))
     ]
+
+
+def test_the_first_day_of_each_weekday_is_kept_whenever_it_was(store):
+    for day in range(100, 121):
+        pass_day(store, day, day, look_after_s=SETTLES_S + (-1 if day == 103 else 1))
+    kept = [start for start, _ in tables.settled_days(store.connection, KEY, "click")]
+    missed = 103 + DAYS
+    first = (101, 102, 104, 105, 106, 107, missed)
+    assert [start // DAY_S for start in kept] == [*first, *range(114, 121)]
 
 
 def test_a_day_at_whose_time_nobody_looked_is_left_out(store):
