@@ -193,7 +193,7 @@ class Predictor:
             try:
                 return self._score_with(scorer.score_at_once, rows, top_k)
             except Unforeseen:
-                logger.debug("a row takes scikit-learn's own preprocessing")
+                logger.debug("a request takes too long for the event loop")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, self._score_with, scorer.score, rows, top_k)
 

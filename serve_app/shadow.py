@@ -5,9 +5,10 @@ one at a time, in a moment in which no request is being answered, or at the late
 ``PATIENCE_S``. So a shadow takes at most 1 / PATIENCE_S of its scorings a second from a replica
 that is never idle, and falls behind there; what finds the queue full is dropped and counted.
 
-Few rows are scored on the event loop, which takes 20 microseconds: to hand them to a thread takes
-five times that from the requests beside them. Larger copies, and all that take scikit-learn, are
-scored in a thread of their own, which shares the interpreter with the event loop.
+Few rows of a quick model are scored on the event loop: to hand them to a thread takes 100
+microseconds from the requests beside them, and a forest of 100 trees 20. Larger copies, slower
+models (``timed_scorer.py`` measures them) and all that takes scikit-learn are scored in a thread of
+their own, which shares the interpreter with the event loop.
 """
 
 import asyncio

@@ -9,13 +9,15 @@ from monitoring.capture.stream_capture import StreamCapture
 from monitoring.events import Stream, VariantCounts, VariantRole
 from serve_app.admission import Admission
 from serve_app.model.loading import ServedBundle
+from serve_app.model.manifest import Manifest
 from serve_app.model.variants import columns_for
-from serve_app.prediction import Answerer, Predictor, Variant
+from serve_app.prediction import Answerer, Predictor, Scorer, Variant
 from serve_app.router import Further, Router, TrafficState, TrafficUnfit, projection
 from serve_app.schema import RequestDecoder
 from serve_app.settings import Serving
 from serve_app.shadow import INLINE_ROWS, Shadow
 from serve_app.telemetry import VariantTelemetry
+from serve_app.timed_scorer import TimedScorer
 from serve_app.traffic_settings import Traffic
 from serve_app.wiring import variant_stream
 
@@ -100,7 +102,7 @@ class Versions:
 
     def _answering(self, bundle: ServedBundle, role: VariantRole) -> Predictor:
         return Predictor(
-            self._variant(bundle, role),
+            self._variant(bundle.manifest, bundle.scorer, role),
             self._admission,
             self._signals,
             inline_rows=self._serving.inline_rows,
@@ -109,17 +111,18 @@ class Versions:
         )
 
     def _shadowing(self, bundle: ServedBundle) -> Predictor:
+        inline_rows = min(INLINE_ROWS, self._serving.inline_rows)
+        scorer = TimedScorer(bundle.scorer, max_rows=inline_rows)
         return Predictor(
-            self._variant(bundle, "shadow"),
+            self._variant(bundle.manifest, scorer, "shadow"),
             Admission(max_requests=UNBOUNDED, max_pending_rows=UNBOUNDED),
             ReplicaSignals(),  # nobody waits for it, so it says nothing about latency
-            inline_rows=min(INLINE_ROWS, self._serving.inline_rows),
+            inline_rows=inline_rows,
             max_rows=self._serving.max_rows,
             worker=ThreadPoolExecutor(1, thread_name_prefix="shadow"),
         )
 
-    def _variant(self, bundle: ServedBundle, role: VariantRole) -> Variant:
-        manifest = bundle.manifest
+    def _variant(self, manifest: Manifest, scorer: Scorer, role: VariantRole) -> Variant:
         stream = variant_stream(manifest, role)
         capture = self._capture(stream)
         if capture is not None:
@@ -127,7 +130,7 @@ class Versions:
         variant = Variant(
             stream=stream,
             decoder=RequestDecoder(manifest.features, classes=len(manifest.classes)),
-            scorer=bundle.scorer,
+            scorer=scorer,
             recorder=capture.recorder if capture else None,
             telemetry=VariantTelemetry(stream),
         )

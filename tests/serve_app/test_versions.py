@@ -1,9 +1,14 @@
 """What a replica wires for one version, and for several."""
 
+import threading
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoscaling.signals import ReplicaSignals
 from monitoring.events import Stream
@@ -23,7 +28,24 @@ AGE = FeatureSpec(name="age", dtype="float64", nullable=False)
 CITY = FeatureSpec(name="city", dtype="string", nullable=True)
 
 
-def bundle(version: str, *features: FeatureSpec) -> ServedBundle:
+class WatchedScorer(HalvesScorer):
+    """Takes ``cpu_s`` of processor time for anything; remembers whether on the event loop."""
+
+    def __init__(self, cpu_s: float) -> None:
+        self.cpu_s = cpu_s
+        self.at_once: list[bool] = []
+
+    def score_at_once(self, rows: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+        until_s = time.thread_time() + self.cpu_s
+        while time.thread_time() < until_s:
+            pass
+        self.at_once.append(threading.current_thread() is threading.main_thread())
+        return self.score(rows)
+
+
+def bundle(
+    version: str, *features: FeatureSpec, scorer: HalvesScorer | None = None
+) -> ServedBundle:
     manifest = Manifest(
         name="credit",
         version=version,
@@ -36,8 +58,8 @@ def bundle(version: str, *features: FeatureSpec) -> ServedBundle:
         training_metrics={},
         sha256={"model.joblib": "0" * 64, "baseline.parquet": "0" * 64},
     )
-    scorer: Any = HalvesScorer()
-    return ServedBundle(manifest=manifest, scorer=scorer)
+    served: Any = scorer or HalvesScorer()
+    return ServedBundle(manifest=manifest, scorer=served)
 
 
 def versions(*bundles: ServedBundle) -> tuple[Versions, list[tuple[str, str]]]:
@@ -84,3 +106,18 @@ async def test_a_further_version_has_a_stream_for_each_role_and_its_own_features
 async def test_a_version_that_cannot_answer_is_refused() -> None:
     with pytest.raises(BundleUnfit, match="'city' is none of the champion's"):
         versions(bundle("1", AGE), bundle("2"))
+
+
+async def test_a_slow_shadow_stays_off_the_event_loop() -> None:
+    request = PredictRequest([("Rome", 30.0)], None, NO_CONTEXT)
+    seen = {}
+    for cpu_s in (0.0, 2e-3):
+        scorer = WatchedScorer(cpu_s)
+        wired, _ = versions(bundle("1"), bundle("2", scorer=scorer))
+        (shadow,) = wired.shadows()
+        for n in range(30):
+            shadow.offer(request, f"r{n}")
+        await shadow.stop(5.0)
+        assert len(scorer.at_once) == 30
+        seen[cpu_s] = any(scorer.at_once)
+    assert seen == {0.0: True, 2e-3: False}
