@@ -10,6 +10,7 @@ from ray.serve.config import BackpressureConfig, DeploymentActorConfig
 from monitoring.actor import MonitoringAgentActor
 from serve_app import startup
 from serve_app.agents import agent_name
+from serve_app.grpc import binding
 from serve_app.http import ingress
 from serve_app.model.variants import columns_for
 from serve_app.model.verify import read_manifest
@@ -53,6 +54,7 @@ def build(settings: Settings) -> Application:
             "runtime_env": {
                 "env_vars": {
                     **startup.variables(os.environ),
+                    **binding.variables(os.environ, serving.max_body_bytes),
                     **(ingress.variables(os.environ) if serving.fast_path else {}),
                 }
             },

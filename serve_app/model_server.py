@@ -91,6 +91,7 @@ class ModelServer(InferenceMethods):
             admission=self._admission,
             on_rejected=self._reject,
             max_body_bytes=settings.serving.max_body_bytes,
+            max_rows=settings.serving.max_rows,
             retry_after_s=settings.serving.retry_after_s,
         )
         self._feedback = self._start_capture(feedback_stream(champion.name))

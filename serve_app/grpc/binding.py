@@ -6,6 +6,7 @@ stand in its place, once this module is imported: docs/adr/0015.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ray.serve._private import default_impl
@@ -13,6 +14,7 @@ from ray.serve._private import default_impl
 from serve_app.errors import TreelineError
 
 HOST_VARIABLE: Final = "TREELINE_GRPC_HOST"
+SIZE_VARIABLE: Final = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
 LOOPBACK: Final = "127.0.0.1"
 _OPENER: Final = "add_grpc_address"  # of Ray Serve, private
 CALLBACK: Final = "serve_app.grpc.binding:middlewares"
@@ -25,8 +27,13 @@ class NotOnLoopbackError(TreelineError):
 def add_grpc_address(server: Any, address: str) -> None:
     """Open ``address``'s port on the host chosen; in the place of Ray Serve's own function."""
     _, _, port = address.rpartition(":")
-    host = os.environ.get(HOST_VARIABLE, LOOPBACK)
-    server.add_insecure_port(f"{host}:{port}")
+    host = os.environ.get(HOST_VARIABLE) or LOOPBACK
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    try:
+        server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as exc:  # the type by which Ray Serve knows to try another port
+        raise RuntimeError(f"gRPC cannot listen on {host}:{port} ({HOST_VARIABLE}): {exc}") from exc
 
 
 def listen_on_chosen_host() -> None:
@@ -47,6 +54,11 @@ def require_chosen_host() -> None:
             f"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: {CALLBACK} under controller_options."
             "runtime_env.env_vars, as configs/grpc.yaml does"
         )
+
+
+def variables(environment: Mapping[str, str], max_message_bytes: int) -> dict[str, str]:
+    """What bounds a message, either way, in a replica; Ray Serve would parse up to 2 GiB."""
+    return {} if SIZE_VARIABLE in environment else {SIZE_VARIABLE: str(max_message_bytes)}
 
 
 def middlewares() -> list[Any]:

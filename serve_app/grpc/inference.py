@@ -5,7 +5,9 @@ admission, capture and counters are those of HTTP, and so are refusals: a gRPC s
 each HTTP status, with the problem's text as details.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from asyncio import to_thread
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from time import perf_counter
@@ -31,20 +33,25 @@ from serve_app.grpc.open_inference_pb2 import (
     ServerReadyRequest,
     ServerReadyResponse,
 )
-from serve_app.grpc.tensors import fill_response, read_tensors
-from serve_app.http.asgi import REFUSALS, accepted_request_id, refusal
+from serve_app.grpc.tensors import MAX_NAME, fill_response, read_tensors
+from serve_app.http.asgi import LARGE_BODY_BYTES, REFUSALS, accepted_request_id, refusal
 from serve_app.http.openinference import EXTENSIONS, chosen_outputs, describe
 from serve_app.http.problems import Problem
 from serve_app.http.tensors import output_names, read_rows, write_outputs
+from serve_app.logs import log_failure
 from serve_app.prediction import Answerer, PredictionFailedError
 from serve_app.schema import (
     MAX_ERRORS,
     NO_CONTEXT,
     Context,
+    FeatureSpec,
     PredictRequest,
     RequestInvalidError,
+    Row,
     read_context,
 )
+
+logger = logging.getLogger(__name__)
 
 CODE_OF: Final[dict[int, grpc.StatusCode]] = {
     HTTPStatus.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
@@ -54,6 +61,7 @@ CODE_OF: Final[dict[int, grpc.StatusCode]] = {
     HTTPStatus.TOO_MANY_REQUESTS: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 REQUEST_ID: Final = "request_id"  # Ray Serve's name for it in metadata
+MAX_DETAILS: Final = 2_000  # bytes
 PUSHBACK: Final = "grpc-retry-pushback-ms"  # gRPC's own retries wait this long: gRFC A6
 
 
@@ -80,6 +88,7 @@ class Inference:
         admission: Admission,
         on_rejected: Callable[[int], None],
         max_body_bytes: int,
+        max_rows: int,
         retry_after_s: int,
     ) -> None:
         """``predictor`` answers calls that name no version; ``versions`` answer by name.
@@ -92,6 +101,7 @@ class Inference:
         self._admission = admission
         self._on_rejected = on_rejected
         self._max_body_bytes = max_body_bytes
+        self._max_rows = max_rows
         self._retry_after_s = retry_after_s
 
     async def infer(self, request: ModelInferRequest, context: CallContext) -> ModelInferResponse:
@@ -101,12 +111,15 @@ class Inference:
         try:
             return await self._infer(request, context, started_s)
         except PredictionFailedError as exc:
-            context.set_code(grpc.StatusCode.INTERNAL)
-            context.set_details(str(exc))
+            _fail(context, str(exc))
         except Problem as problem:
             self._refuse(problem, context)
         except REFUSALS as exc:
             self._refuse(refusal(exc, retry_after_s=self._retry_after_s), context)
+        except Exception as exc:  # noqa: BLE001  what Ray Serve would make of it repeats inputs
+            log_failure(logger, "a call failed", exc, request.id or request_id(context))
+            self._on_rejected(HTTPStatus.INTERNAL_SERVER_ERROR)
+            _fail(context, "the server failed on this request")
         finally:
             self._admission.leave()
         return ModelInferResponse()
@@ -124,7 +137,11 @@ class Inference:
         classes = variant.stream.classes
         wanted = [output.name for output in request.outputs]
         names = chosen_outputs(wanted, output_names(classes))
-        rows = read_rows(read_tensors(request), variant.decoder.features)
+        features = variant.decoder.features
+        if size > LARGE_BODY_BYTES:
+            rows = await to_thread(self._rows_of, request, features)
+        else:
+            rows = self._rows_of(request, features)
         answer = await answerer.answer(
             PredictRequest(rows, None, read_parameter(request)), identity, started_s=started_s
         )
@@ -134,6 +151,10 @@ class Inference:
         outputs = write_outputs(answer.predictions, names, classes=len(classes))
         fill_response(response, outputs, raw=bool(request.raw_input_contents))
         return response
+
+    def _rows_of(self, request: ModelInferRequest, features: Sequence[FeatureSpec]) -> list[Row]:
+        limits = {"max_rows": self._max_rows, "max_columns": len(features)}
+        return read_rows(read_tensors(request, **limits), features)
 
     def metadata(
         self, request: ModelMetadataRequest, context: CallContext
@@ -166,6 +187,7 @@ class Inference:
     def _find(self, model: str, wanted: str) -> Answerer:
         answerer = self._versions.get(wanted) if wanted else self._predictor
         if model != self._model or answerer is None:
+            model, wanted = model[:MAX_NAME], wanted[:MAX_NAME]
             asked = f"{model!r} version {wanted!r}" if wanted else repr(model)
             loaded = ", ".join(map(repr, self._versions))
             detail = f"no {asked} here; the model served is {self._model!r}, version {loaded}"
@@ -181,12 +203,34 @@ class Inference:
             context.set_trailing_metadata([*context.trailing_metadata(), pushback])
 
 
+def _fail(context: CallContext, detail: str) -> None:
+    context.set_code(grpc.StatusCode.INTERNAL)
+    context.set_details(detail)
+
+
 def details_of(problem: Problem) -> str:
-    """The problem's text and, where several things are wrong, each of them on a line."""
-    if len(problem.errors) < 2:
-        return problem.detail
-    lines = (f"{error['field']}: {error['detail']}" for error in problem.errors[:MAX_ERRORS])
-    return "\n".join([problem.detail, *lines])
+    """The problem's text and, where several things are wrong, each of them on a line.
+
+    Cut to ``MAX_DETAILS``: clients take a status and all metadata with it to have at most 8 KiB.
+    """
+    lines = [problem.detail]
+    if len(problem.errors) > 1:
+        lines += [f"{error['field']}: {error['detail']}" for error in problem.errors[:MAX_ERRORS]]
+    return shortened("\n".join(lines), MAX_DETAILS)
+
+
+def shortened(text: str, budget: int) -> str:
+    """Cut a text to ``budget`` bytes as HTTP/2 carries it, where all but plain ASCII takes more.
+
+    >>> shortened("schön", 6), shortened("schon", 6)
+    ('sch…', 'schon')
+    """
+    used = 0
+    for place, char in enumerate(text):
+        used += 1 if " " <= char <= "~" else 3 * len(char.encode())  # percent-encoded
+        if used > budget:
+            return f"{text[:place]}…"
+    return text
 
 
 def request_id(context: CallContext) -> str:
@@ -198,11 +242,15 @@ def read_parameter(request: ModelInferRequest) -> Context:
     """Who asked: the parameter ``context``, a text with the JSON that REST takes there."""
     if "context" not in request.parameters:
         return NO_CONTEXT
-    text = request.parameters["context"].string_param
+    parameter = request.parameters["context"]
+    if parameter.WhichOneof("parameter_choice") != "string_param":
+        raise RequestInvalidError("`parameters.context`: expected a text (string_param) with JSON")
     try:
-        raw = msgspec.json.decode(text)
+        raw = msgspec.json.decode(parameter.string_param)
     except msgspec.DecodeError as exc:
         raise RequestInvalidError(f"`parameters.context`: {exc}") from exc
+    except RecursionError as exc:
+        raise RequestInvalidError("`parameters.context`: JSON is nested too deeply") from exc
     if not isinstance(raw, dict):
         raise RequestInvalidError("`parameters.context`: expected a JSON object")
     return read_context(raw)

@@ -4,6 +4,7 @@ Specification: github.com/kserve/open-inference-protocol, ``inference_rest.md``.
 JSON as everywhere, whose member ``error`` is the one that the protocol asks for.
 """
 
+from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from serve_app.http.asgi import (
+    LARGE_BODY_BYTES,
     REFUSALS,
     Request,
     Response,
@@ -124,12 +126,19 @@ def infer_route(predictor: Answerer, *, retry_after_s: int) -> Route:
     async def infer(request: Request) -> Response:
         identity = request.request_id
         try:
-            decoded = decode_infer(request.body)
+            large = len(request.body) > LARGE_BODY_BYTES
+            body = request.body
+            decoded = await to_thread(decode_infer, body) if large else decode_infer(body)
             if decoded.id:
                 identity = accepted_request_id(decoded.id, "id")
             wanted = [output.name for output in decoded.outputs or ()]
             names = chosen_outputs(wanted, output_names(classes))
-            rows = read_rows(decoded.inputs, features)
+            inputs = decoded.inputs
+            rows = (
+                await to_thread(read_rows, inputs, features)
+                if large
+                else read_rows(inputs, features)
+            )
             answer = await predictor.answer(
                 PredictRequest(rows, None, context_of(decoded)),
                 identity,

@@ -106,12 +106,13 @@ class Application:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def grpc_ports(self) -> set[int]:
-        """Where HAProxy, the fallback proxy and the replicas may take gRPC."""
+    def grpc_ports(self) -> dict[int, str]:
+        """Which part may take gRPC on a port."""
         name = "RAY_SERVE_DIRECT_INGRESS_{}_GRPC_PORT"
         first, last = (int(self._ingress[name.format(end)]) for end in ("MIN", "MAX"))
         fallback = int(self._ingress["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"])
-        return {self.grpc_port, fallback, *range(first, last + 1)}
+        replicas = dict.fromkeys(range(first, last + 1), "replica")
+        return {**replicas, fallback: "fallback proxy", self.grpc_port: "haproxy"}
 
     @property
     def sink(self) -> Path:

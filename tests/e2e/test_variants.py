@@ -247,9 +247,13 @@ def test_grpc_names_versions_and_what_is_wrong(stub: Stub, body: bytes) -> None:
 
 
 def test_grpc_listens_on_loopback(application: Application) -> None:
-    ports = application.grpc_ports
-    open_to = {host for host, port in listening() if port in ports}
-    assert open_to == {"127.0.0.1"}
+    hosts: dict[str, set[str]] = {}
+    for host, port in listening():
+        kind = application.grpc_ports.get(port)
+        if kind is not None:
+            hosts.setdefault(kind, set()).add(host)
+    loopback = {"127.0.0.1"}
+    assert hosts == {"haproxy": loopback, "fallback proxy": loopback, "replica": loopback}
 
 
 def labels(sink: Path) -> list[tuple[Any, ...]]:

@@ -2,7 +2,10 @@
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -20,6 +23,7 @@ from serve_app.grpc.open_inference_pb2 import (
     ServerReadyRequest,
 )
 from serve_app.grpc.tensors import fill_response, read_tensors
+from serve_app.http.asgi import LARGE_BODY_BYTES
 from serve_app.http.tensors import Datatype, OutputTensor
 from serve_app.prediction import Predictor
 from tests.serve_app.conftest import RememberingRecorder, predictor_of
@@ -56,7 +60,8 @@ class Client(InferenceMethods):
         options: dict[str, Any] = {
             "admission": predictor.admission,
             "on_rejected": self.rejected.append,
-            "max_body_bytes": 10_000,
+            "max_body_bytes": 300_000,
+            "max_rows": 10_000,
             "retry_after_s": 3,
             **changes,
         }
@@ -172,7 +177,7 @@ async def test_all_that_is_wrong_is_named(client: Client) -> None:
     ("field", "values", "expected"),
     [
         ("fp32_contents", [1.0, 2.0], "FP64 values stand in fp64_contents, not fp32_contents"),
-        ("fp64_contents", [1.0], "does not fit `data` of 1 entries"),
+        ("fp64_contents", [1.0], "shape [2] does not fit 1 values"),
     ],
 )
 async def test_values_in_the_wrong_place(
@@ -188,10 +193,12 @@ async def test_values_in_the_wrong_place(
     ("raw", "expected"),
     [
         ([b"\0" * 16], "1 entries for 2 tensors"),
-        ([b"\0" * 15, b""], "15 raw bytes are no whole number of FP64 values"),
+        ([b"\0" * 15, b""], "shape [2] of FP64 does not fit 15 bytes"),
+        ([b"\0" * 16, b"\0" * 12], "more than the 2 texts of its shape"),
+        ([b"\0" * 16, b"\0" * 4], "hold 1 texts, its shape 2"),
         ([b"\0" * 16, b"\x05\0\0\0own"], "end within a text"),
         ([b"\0" * 16, b"\x05\0"], "end within a length"),
-        ([b"\0" * 16, b"\x01\0\0\0\xff"], "not UTF-8"),
+        ([b"\0" * 16, b"\x01\0\0\0\xff\0\0\0\0"], "not UTF-8"),
     ],
 )
 async def test_broken_raw_values(client: Client, raw: list[bytes], expected: str) -> None:
@@ -202,6 +209,48 @@ async def test_broken_raw_values(client: Client, raw: list[bytes], expected: str
     assert expected in await client.refused(request, grpc.StatusCode.INVALID_ARGUMENT)
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ([-1], "shape [-1]; [n], [n, 1] and [n, 2] are taken"),
+        ([1] * 1_000, "shape [1, 1, 1]"),
+        ([], "shape []"),
+        ([1, 3], "shape [1, 3]; [n, 2] is taken at most"),
+        ([2**62], "4611686018427387904 rows; at most 10000 are taken"),
+    ],
+)
+async def test_shapes_are_refused_before_values_are_read(
+    client: Client, shape: list[int], expected: str
+) -> None:
+    request = good()
+    request.inputs[0].ClearField("shape")
+    request.inputs[0].shape.extend(shape)
+    assert expected in await client.refused(request, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_large_messages_are_read_beside_the_event_loop(
+    client: Client, recorder: RememberingRecorder
+) -> None:
+    request = ModelInferRequest(model_name="credit")
+    request.inputs.add(name="age", datatype="FP64", shape=[10_000])
+    request.inputs.add(name="housing", datatype="BYTES", shape=[10_000])
+    housing = b"\x20\0\0\0" + b"o" * 32
+    request.raw_input_contents.extend([b"\0" * 80_000, housing * 5_500])
+    threads: set[int] = set()
+    read = client.inference._rows_of
+
+    def watched(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return read(*arguments)
+
+    client.inference._rows_of = watched  # type: ignore[method-assign]
+    assert request.ByteSize() > LARGE_BODY_BYTES
+    assert "5500 texts" in await client.refused(request, grpc.StatusCode.INVALID_ARGUMENT)
+    await client.infer(good())
+    assert len(threads) == 2
+    assert threading.get_ident() in threads
+
+
 async def test_values_given_twice(client: Client) -> None:
     request = good()
     request.raw_input_contents.extend([b"\0" * 16, b""])
@@ -209,12 +258,47 @@ async def test_values_given_twice(client: Client) -> None:
     assert "both contents and raw_input_contents" in detail
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"user_id": 1.5}'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"user_id": 1.5}', "[" * 100_000])
 async def test_a_context_that_is_none(client: Client, text: str) -> None:
     request = good()
     request.parameters["context"].string_param = text
     detail = await client.refused(request, grpc.StatusCode.INVALID_ARGUMENT)
     assert "context" in detail
+
+
+async def test_parameters_of_another_type(client: Client) -> None:
+    request = good()
+    request.parameters["context"].int64_param = 5
+    assert "string_param" in await client.refused(request, grpc.StatusCode.INVALID_ARGUMENT)
+    request = good()
+    request.inputs[1].parameters["missing"].bool_param = True
+    assert "string_param" in await client.refused(request, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+@pytest.mark.parametrize("letter", ["a", "ä"])
+async def test_details_fit_into_a_clients_metadata(client: Client, letter: str) -> None:
+    long = letter * 250_000
+    for request in (good(), ModelInferRequest(model_name=long)):
+        for tensor in request.inputs:
+            tensor.name = tensor.datatype = long
+        detail = await client.refused(request, CODES[bool(request.inputs)])
+        assert len(quote(detail)) < 4_000
+
+
+CODES = {True: grpc.StatusCode.INVALID_ARGUMENT, False: grpc.StatusCode.NOT_FOUND}
+
+
+async def test_what_nobody_foresaw_is_counted_and_keeps_its_secrets(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("a secret input")
+
+    monkeypatch.setattr("serve_app.grpc.inference.read_rows", broken)
+    detail = await client.refused(good(id="odd-1"), grpc.StatusCode.INTERNAL)
+    assert detail == "the server failed on this request"
+    assert client.rejected == [500]
+    assert [record.request_id for record in caplog.records] == ["odd-1"]  # type: ignore[attr-defined]
 
 
 async def test_an_id_that_no_log_can_hold(client: Client) -> None:
@@ -279,7 +363,8 @@ def test_values_survive_both_ways(data: st.DataObject, datatype: Datatype, raw: 
     sent.contents.CopyFrom(response.outputs[0].contents)
     if raw:
         sent.ClearField("contents")
-    (read,) = read_tensors(ModelInferRequest.FromString(request.SerializeToString()))
+    sent_over = ModelInferRequest.FromString(request.SerializeToString())
+    (read,) = read_tensors(sent_over, max_rows=len(values), max_columns=1)
     assert read.data == values
 
 
@@ -287,7 +372,7 @@ def test_nan_is_missing() -> None:
     request = ModelInferRequest()
     tensor = request.inputs.add(name="x", datatype="FP32", shape=[2])
     tensor.contents.fp32_contents.extend([math.nan, 1])
-    assert read_tensors(request)[0].data == [None, 1]
+    assert read_tensors(request, max_rows=2, max_columns=1)[0].data == [None, 1]
 
 
 class Server:
@@ -328,11 +413,26 @@ def test_nothing_listens_on_all_interfaces(rays_opener: Any) -> None:
 def test_the_operator_chooses_another_host(
     rays_opener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TREELINE_GRPC_HOST", "[::]")
     binding.listen_on_chosen_host()
     server: Any = Server()
-    rays_opener.add_grpc_address(server, "[::]:9000")
-    assert server.addresses == ["[::]:9000"]
+    for host in ("0.0.0.0", "::1", "[::]", ""):
+        monkeypatch.setenv("TREELINE_GRPC_HOST", host)
+        rays_opener.add_grpc_address(server, "[::]:9000")
+    assert server.addresses == ["0.0.0.0:9000", "[::1]:9000", "[::]:9000", "127.0.0.1:9000"]
+
+
+def test_a_host_that_is_not_here_is_named(
+    rays_opener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREELINE_GRPC_HOST", "192.0.2.1")
+    binding.listen_on_chosen_host()
+    with pytest.raises(RuntimeError, match=r"192\.0\.2\.1:9000 \(TREELINE_GRPC_HOST\)"):
+        rays_opener.add_grpc_address(grpc.server(ThreadPoolExecutor(1)), "[::]:9000")
+
+
+def test_messages_are_bounded_as_bodies_are() -> None:
+    assert binding.variables({}, 5_000) == {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "5000"}
+    assert binding.variables({"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "9"}, 5_000) == {}
 
 
 def test_every_method_of_the_protocol_is_served(rays_opener: Any) -> None:
