@@ -162,15 +162,18 @@ def _read(metric: Metric, sums: list[int | bytes]) -> Moments:
 def settle(db: sqlite3.Connection, day_s: int, start_s: int, min_units: int, kept: int) -> None:
     """Keep the sums of all streams' day as they stand now, unless they are kept already.
 
-    A stream's first day is a part of one and is left out. The first day of each weekday stays, and
-    those of the newest ``kept``.
+    A stream's first day is a part of one and is left out; of clicks so is the first day on whose
+    answers anybody clicked, and what was before, when nobody sent any. The first day of each
+    weekday stays, and those of the newest ``kept``.
     """
     names = "model, version, variant, metric, start_s"
     db.execute(
         f"INSERT OR IGNORE INTO settled SELECT {names}, {', '.join(SUMS)} FROM outcomes AS o "  # noqa: S608  own names
         "WHERE level_s = ? AND start_s = ? AND units >= ? AND EXISTS (SELECT 1 FROM outcomes "
         "WHERE model = o.model AND version = o.version AND variant = o.variant "
-        "AND level_s = o.level_s AND start_s < o.start_s)",
+        "AND level_s = o.level_s AND start_s < o.start_s) "
+        "AND (metric != 'click' OR EXISTS (SELECT 1 FROM outcomes WHERE model = o.model "
+        "AND metric = 'click' AND level_s = o.level_s AND start_s < o.start_s AND x > 0))",
         (day_s, start_s, min_units),
     )
     by = "PARTITION BY model, version, variant, metric"

@@ -206,6 +206,18 @@ def test_a_day_is_kept_as_it_stood_and_only_the_newest_ones_beside_the_first_wee
     ]
 
 
+def test_days_before_anybody_sent_clicks_are_no_past(store):
+    with store.transaction() as db:  # labels are sent, and are no clicks
+        for day in range(100, 112):
+            accuracy = (DAY_S, day * DAY_S, "accuracy")
+            tables.add_sums(db, KEY, accuracy, clicks(900, 1_000))
+    for day in range(100, 112):
+        pass_day(store, day, 0 if day < 106 else 50)
+    kept = tables.settled_days(store.connection, KEY, "click")
+    assert [start // DAY_S for start, _ in kept] == [*range(107, 112)]  # 106 may be half a day
+    assert len(tables.settled_days(store.connection, KEY, "accuracy")) == 11
+
+
 def test_the_first_day_of_each_weekday_is_kept_whenever_it_was(store):
     for day in range(100, 121):
         pass_day(store, day, day, look_after_s=SETTLES_S + (-1 if day == 103 else 1))
