@@ -1,5 +1,6 @@
 """Pictures of a column before and after, and of windows over time; needs the ``report`` extra."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -95,16 +96,34 @@ def number_labels(
         return []
     firsts = [filled[groups[filled] == group][0] for group in used]
     lasts = [filled[groups[filled] == group][-1] for group in used]
-    lows = [float(bins.edges[first - 1]) for first in firsts]
-    highs = [float(bins.edges[last]) for last in lasts]
-    alone = [high <= np.nextafter(low, np.inf) for low, high in zip(lows, highs, strict=True)]
-    digits = _digits([*lows, highs[-1]])
-    texts = [rounded(low, digits) for low in lows]
-    ends = [*texts[1:], rounded(highs[-1], digits)]
-    return [
-        low if single else f"{low} to {high}"
-        for low, high, single in zip(texts, ends, alone, strict=True)
+    edges = np.concatenate([[-np.inf], bins.edges, [np.inf]])  # from which a slot begins
+    above = [
+        first > 0 and edges[first] <= np.nextafter(edges[first - 1], np.inf) for first in firsts
     ]
+    # What begins just above a value of its own is told by that value.
+    lows = [float(edges[first - just]) for first, just in zip(firsts, above, strict=True)]
+    alone = [
+        edges[last + 1] <= np.nextafter(edges[first], np.inf)
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+    highest = float(edges[lasts[-1] + 1])
+    ends = [*lows[1:], float(np.nextafter(highest, -np.inf)) if highest < np.inf else highest]
+    digits = _digits([*lows, ends[-1]])
+    return [
+        rounded(low, digits) if single else _range(low, high, digits, above=just)
+        for low, high, single, just in zip(lows, ends, alone, above, strict=True)
+    ]
+
+
+def _range(low: float, high: float, digits: int, *, above: bool) -> str:
+    """Name a range whose ends may be infinite; ``above`` leaves the low one out."""
+    if math.isinf(low) and math.isinf(high):
+        return "all values"
+    if math.isinf(low):
+        return f"below {rounded(high, digits)}"
+    if math.isinf(high):
+        return f"above {rounded(low, digits)}"
+    return f"{'above ' if above else ''}{rounded(low, digits)} to {rounded(high, digits)}"
 
 
 def rounded(number: float, digits: int) -> str:

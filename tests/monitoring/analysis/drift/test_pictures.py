@@ -72,6 +72,51 @@ def test_bars_name_ranges_values_and_what_was_never_seen():
     assert (low, high) == pytest.approx((4.0, 5.0), abs=0.2)
 
 
+def labels_of(numbers: np.ndarray) -> list[str]:
+    from monitoring.analysis.drift.charts import column_bars
+
+    rows = pa.table({"x_size": numbers})
+    profile = fit_baseline(rows)
+    window = WindowSummary(profile.layout)
+    window.update(rows)
+    return [bar.label for bar in column_bars(profile, window, 0)]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("infinite", [10, 400])
+def test_infinite_training_values_are_in_the_outermost_range(sign, infinite):
+    from monitoring.analysis.drift.pictures import report_page
+
+    rng = np.random.default_rng(5)
+    numbers = rng.uniform(1.0, 10.0, 4_000)
+    numbers[:infinite] = sign * np.inf
+    labels = labels_of(numbers)
+    outer, others = (labels[-1], labels[:-1]) if sign > 0 else (labels[0], labels[1:])
+    alone = "-inf" if infinite == 400 else "below "  # as many as a decile
+    assert outer.startswith("above " if sign > 0 else alone)
+    assert all(" to " in label and "inf" not in label for label in others)
+    rows = pa.table({"x_size": numbers})
+    profile = fit_baseline(rows)
+    window = WindowSummary(profile.layout)
+    window.update(rows)
+    assert "<img" in report_page(profile, window, judge(profile, window))
+
+
+def test_few_values_and_infinities_are_named_each_for_itself():
+    few = np.tile([-np.inf, 0.0, 2.5, np.inf], 500)
+    assert labels_of(few) == ["-inf", "0", "2.5", "above 2.5"]
+    assert labels_of(np.full(500, np.inf)) == ["all values"]
+
+
+@pytest.mark.parametrize("atom", [0.0, 0.1])
+def test_a_range_beside_a_value_of_its_own_begins_above_it(atom):
+    rng = np.random.default_rng(6)
+    first, second, *_ = labels_of(np.append(np.full(910, atom), atom + rng.uniform(0, 1, 3_090)))
+    assert first == f"{atom:g}"
+    assert second.startswith(f"above {atom:g} to 0.")
+    assert len(second) < 25
+
+
 def test_a_timeline_shows_every_stream():
     from monitoring.analysis.drift.pictures import timeline_page
 
