@@ -18,7 +18,9 @@ from monitoring.live.answers import Chunk
 from monitoring.live.outcomes import SUMS, Metric, Word, in_units, sums_in, with_sums
 from monitoring.live.window import StreamKey
 
-REQUEST_BYTES: Final = 32  # an answered request of up to some five rows
+# Of an answered request: 20, and two more for each row's class or eight for its number, so that up
+# to five rows of classes fit, or one of a regression.
+REQUEST_BYTES: Final = 32
 _STREAM: Final = "model TEXT, version TEXT, variant TEXT"
 TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS answers (
@@ -108,6 +110,12 @@ def due(db: sqlite3.Connection, now_s: float, at_most: int) -> list[Waiting]:
         Waiting(number, model, counted_s, Feedback(request, row, kind, Word(*word)))
         for number, model, counted_s, request, row, kind, *word in rows.fetchall()
     ]
+
+
+def all_joined(db: sqlite3.Connection, before_s: float) -> bool:
+    """Tell whether all feedback that came before a time, and is counted, has met its fate."""
+    waits = db.execute("SELECT 1 FROM waiting WHERE arrived_us < ? LIMIT 1", (before_s * 1e6,))
+    return waits.fetchone() is None
 
 
 def add_sums(

@@ -30,7 +30,7 @@ from scipy.special import stdtrit
 from monitoring.analysis.compare.effects import difference_of_pairs
 from monitoring.analysis.compare.moments import Moments
 from monitoring.analysis.compare.sequences import MIN_UNITS
-from monitoring.live.outcome_tables import settle
+from monitoring.live.outcome_tables import all_joined, settle
 from monitoring.live.outcomes import ERRORS, Metric
 from monitoring.live.rates import PLAN_UNITS
 from monitoring.live.store import DAY_S, Store
@@ -60,11 +60,18 @@ class Comparison:
 
 
 def settle_day(store: Store, now_s: float) -> None:
-    """Keep yesterday as it stands, within the hour in which that is due."""
+    """Keep yesterday as it stands, within the hour in which that is due.
+
+    It stands once counting has passed the moment from which that is so, in every shard that was
+    heard of since the day began, and the feedback from before it is joined. A backlog of more than
+    that hour leaves the day out.
+    """
     start_s = (int(now_s) - SETTLES_S) // DAY_S * DAY_S - DAY_S
-    if now_s < start_s + DAY_S + 2 * SETTLES_S:
+    due_s = start_s + DAY_S + SETTLES_S
+    if now_s < due_s + SETTLES_S and store.caught_up(due_s, since_s=start_s):
         with store.transaction() as db:
-            settle(db, DAY_S, start_s, MIN_UNITS, DAYS)
+            if all_joined(db, due_s):
+                settle(db, DAY_S, start_s, MIN_UNITS, DAYS)
 
 
 def own_past(days: Sequence[SettledDay]) -> tuple[list[SettledDay], list[SettledDay]]:

@@ -85,6 +85,7 @@ class Live:
         self._counted_at_s = now_s
         if now_s >= self._forget_at_s:
             self._forget_at_s = now_s + FORGET_EVERY_S
+            counting.store.note_caught_up(self._shard, now_s)
             counting.forget(segments)
         return msgspec.msgpack.encode(rows)
 

@@ -42,6 +42,7 @@ _STREAM: Final = "model TEXT, version TEXT, variant TEXT"
 _TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS identity (id TEXT);
 CREATE TABLE IF NOT EXISTS segments (name TEXT PRIMARY KEY, counted INTEGER, at_s REAL);
+CREATE TABLE IF NOT EXISTS caught_up (shard TEXT PRIMARY KEY, at_s REAL);
 CREATE TABLE IF NOT EXISTS windows (
     {_STREAM}, level_s INTEGER, start_s INTEGER, data BLOB,
     PRIMARY KEY (model, version, variant, level_s, start_s)
@@ -156,6 +157,17 @@ class Store:
                 )
             for key, delta in deltas.items():
                 self._add_delta(key, delta, layouts[key], now_s)
+
+    def note_caught_up(self, shard: str, at_s: float) -> None:
+        """Keep that all that a shard's spool held at a time has been counted."""
+        self._db.execute("INSERT OR REPLACE INTO caught_up VALUES (?, ?)", (shard, at_s))
+
+    def caught_up(self, at_s: float, since_s: float) -> bool:
+        """Tell whether every shard heard of since a time has been counted up to another."""
+        oldest: float | None = self._db.execute(
+            "SELECT min(at_s) FROM caught_up WHERE at_s >= ?", (since_s,)
+        ).fetchone()[0]
+        return oldest is not None and oldest >= at_s
 
     def kept_windows(self, start_s: int, now_s: float) -> Iterator[tuple[int, int]]:
         """Yield level and start of every kept window that holds a window of the finest level."""

@@ -10,6 +10,7 @@ from monitoring.live.degrading import Day, standing
 from monitoring.live.expectations import Expectation
 from monitoring.live.grading import in_words, standings
 from monitoring.live.metrics import live_exposition
+from monitoring.live.outcomes import Word
 from monitoring.live.own_past import DAYS, SETTLES_S, compare, own_past, settle_day
 from monitoring.live.showing import feedback_view
 from monitoring.live.store import DAY_S, Delta, Store
@@ -154,7 +155,9 @@ def pass_day(store: Store, day: int, hits: int, look_after_s: float = SETTLES_S 
     sums = clicks(hits, 1_000)
     with store.transaction() as db:
         tables.add_sums(db, KEY, (DAY_S, day * DAY_S, "click"), sums)
-    settle_day(store, (day + 1) * DAY_S + look_after_s)
+    now_s = (day + 1) * DAY_S + look_after_s
+    store.note_caught_up("0", now_s)
+    settle_day(store, now_s)
 
 
 def newest(store: Store):
@@ -204,6 +207,38 @@ def test_a_day_is_kept_as_it_stood_and_only_the_newest_ones_beside_the_first_wee
     assert [(start // DAY_S, sums.x) for start, sums in kept] == [
         (day, day) for day in (*range(101, 101 + DAYS), *range(113, 120))
     ]
+
+
+def settled(store: Store) -> list[int]:
+    kept = tables.settled_days(store.connection, KEY, "click")
+    return [start // DAY_S for start, _ in kept]
+
+
+def test_a_day_behind_a_backlog_settles_once_counting_has_caught_up(store):
+    pass_day(store, 100, 50)
+    due_s = 102 * DAY_S + SETTLES_S
+    store.note_caught_up("gone", 101 * DAY_S - 1)  # silent since before the day
+    store.note_caught_up("1", due_s - 10)
+    pass_day(store, 101, 20)
+    assert settled(store) == []
+    with store.transaction() as db:
+        tables.add_sums(db, KEY, (DAY_S, 101 * DAY_S, "click"), Moments(x=30))
+        word = Word(when_us=0, arrived_us=int(due_s * 1e6) - 1, value="1", number=1.0)
+        waits = tables.Feedback(request=1, row=0, kind="click", word=word)
+        tables.keep_waiting(db, KEY.model, [waits], due_s + 60.0, due_s + 64.0)
+    store.note_caught_up("1", due_s + 60.0)
+    settle_day(store, due_s + 62.0)
+    assert settled(store) == []  # one feedback from before waits
+    with store.transaction() as db:
+        db.execute("UPDATE waiting SET arrived_us = ?", (int(due_s * 1e6),))
+    settle_day(store, due_s + 64.0)
+    ((_, sums),) = tables.settled_days(store.connection, KEY, "click")
+    assert sums.x == 50
+    pass_day(store, 102, 20)
+    assert settled(store) == [101]  # shard 1 is not heard of again
+    settle_day(store, 103 * DAY_S + 2 * SETTLES_S)
+    store.note_caught_up("1", 104 * DAY_S)
+    assert settled(store) == [101]  # that hour is over
 
 
 def test_days_before_anybody_sent_clicks_are_no_past(store):
