@@ -81,7 +81,7 @@ class LatencyPolicy:
 def config_of(options: Mapping[str, Any]) -> Config:
     """Read a policy's keyword arguments; ConfigError names the key, the value, what is allowed."""
     allowed = [f.name for f in dataclasses.fields(Config) if f.name not in FROM_RAY]
-    for key, value in options.items():
+    for key in options:
         if key not in allowed:
-            raise ConfigError(key, value, f"one of the keys {', '.join(allowed)}")
+            raise ConfigError("a key", key, f"one of {', '.join(allowed)}")
     return Config(**options)

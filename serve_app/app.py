@@ -12,12 +12,11 @@ from serve_app import startup
 from serve_app.agents import agent_name
 from serve_app.grpc import binding
 from serve_app.http import ingress
-from serve_app.model.variants import columns_for
-from serve_app.model.verify import read_manifest
 from serve_app.model_server import ModelServer
 from serve_app.secrets import masking_key
+from serve_app.serve_config import check_settings
 from serve_app.settings import Settings
-from serve_app.wiring import agent_options, bundle_folder, masking_policy
+from serve_app.wiring import agent_options, masking_policy
 
 SHUTDOWN_TIMEOUT_S = 20.0  # covers the last hand-over to the agent
 
@@ -30,12 +29,9 @@ def build(settings: Settings) -> Application:
     """
     settings = settings.resolved()
     serving = settings.serving
-    manifest = read_manifest(bundle_folder(settings, settings.model.version))
-    for version in settings.variants:
-        columns_for(manifest, read_manifest(bundle_folder(settings, version)))
+    check_settings(settings)
     key = masking_key(settings.masking.key_env, settings.state_dir)
     policy = masking_policy(settings.masking, key)
-    policy.require_known([feature.name for feature in manifest.features])
     policy_ids = [policy.policy_id, policy.for_feedback().policy_id]
     agents: list[DeploymentActorConfig | dict[Any, Any]] = [
         DeploymentActorConfig(

@@ -11,8 +11,8 @@ TreelineError
 │       ├── BundleNameInvalid   a name or version is not one safe folder name
 │       └── BundleUnbuildable   model or data handed in cannot become a bundle
 ├── DemoDataMissing             the distribution that carries the credit data is not installed
-├── ServeConfigInvalid          a Serve config file is missing or is none (cli/serve.py)
-├── DeployFailed                a promotion was written and not deployed (cli/promote.py)
+├── ServeConfigInvalid          no Serve config, or a setting in it is wrong (serve_config.py)
+├── DeployFailed                a config was not deployed (cli/deploy.py)
 ├── AgentsUnavailableError      a monitoring agent did not answer (agents.py)
 └── of a request (schema.py, admission.py, prediction.py)
     ├── RequestMalformedError   the body is no JSON

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import msgspec
 import ray
+from pydantic import ValidationError
 from ray import serve
 
 from autoscaling.signals import ReplicaSignals
@@ -22,6 +23,7 @@ from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
 from serve_app.background import repeat
 from serve_app.capture import ORPHAN_INTERVAL_S, capture_stream, drain_orphans_here
+from serve_app.errors import TreelineError
 from serve_app.grpc.binding import listen_on_chosen_host
 from serve_app.grpc.inference import Inference, InferenceMethods
 from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
@@ -33,6 +35,7 @@ from serve_app.model.loading import load_served
 from serve_app.other_nodes import POLL_INTERVAL_S, look_at_nodes
 from serve_app.scaling import ScalingRecord, read_scaling
 from serve_app.schema import check_request_id, encode_request
+from serve_app.section import complaint
 from serve_app.settings import Settings, UserConfig
 from serve_app.startup import StageClock, process_started_s
 from serve_app.versions import Versions
@@ -66,6 +69,8 @@ class ModelServer(InferenceMethods):
             max_pending_rows=settings.serving.max_pending_rows,
         )
         self._rejected: Counter[int] = Counter()
+        self._configured = False
+        self._refused_config: str | None = None
         self._bundles = {
             version: load_served(bundle_folder(settings, version), Path(settings.state_dir))
             for version in (settings.model.version, *settings.variants)
@@ -190,12 +195,26 @@ class ModelServer(InferenceMethods):
         return answer
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Apply `user_config`; Ray Serve calls this before the first request and on changes."""
-        config = UserConfig.model_validate(user_config)
-        self._versions.apply(config.traffic)
-        manifests = [bundle.manifest for bundle in self._bundles.values()]
-        sampling = sampling_options(config.sampling, manifests, self._settings.masking)
-        await self._agents.configure(sampling)
+        """Apply `user_config`; Ray Serve calls this before the first request and on changes.
+
+        A first one that is wrong ends the replica. A later one is refused, with a warning, and the
+        one before stays: Ray Serve would stop the replica, and with it the service.
+        """
+        try:
+            config = UserConfig.model_validate(user_config)
+            config.traffic.require_loaded(self._settings.variants)
+            manifests = [bundle.manifest for bundle in self._bundles.values()]
+            sampling = sampling_options(config.sampling, manifests, self._settings.masking)
+            await self._agents.configure(sampling)
+            self._versions.apply(config.traffic)
+        except (TreelineError, ValueError) as exc:
+            if not self._configured:
+                raise
+            said = complaint(exc) if isinstance(exc, ValidationError) else str(exc)
+            self._refused_config = f"`user_config` was refused, the one before stays: {said}"
+            logger.error("%s", self._refused_config)
+            return
+        self._configured, self._refused_config = True, None
         logger.info("user_config applied: %s", config.model_dump(exclude_defaults=True))
 
     def _read_scaling(self) -> ScalingRecord | None:
@@ -235,7 +254,8 @@ class ModelServer(InferenceMethods):
         )
 
     def _warnings(self) -> list[str]:
-        return [warning for capture in self._captures() for warning in capture.warnings()]
+        refused = [self._refused_config] if self._refused_config else []
+        return refused + [each for capture in self._captures() for each in capture.warnings()]
 
     def _captures(self) -> list[StreamCapture]:
         return [*self._versions.captures, *([self._feedback] if self._feedback else [])]

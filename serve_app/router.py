@@ -3,7 +3,6 @@
 Used only where a replica has loaded more than one version; else its predictor answers directly.
 """
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -76,10 +75,6 @@ class TrafficState(msgspec.Struct, frozen=True):
     changes: tuple[TrafficChange, ...]
 
 
-class TrafficUnfit(ValueError):
-    """`user_config.traffic` names a version that is not loaded."""
-
-
 class Router:
     """Splits requests as ``apply`` says; before that, and by default, the champion has them all."""
 
@@ -122,11 +117,7 @@ class Router:
 
         Raises TrafficUnfit, and changes nothing, when a version is not loaded or is the champion.
         """
-        canary = [] if traffic.canary is None else [traffic.canary.version]
-        for version in itertools.chain(traffic.shares, traffic.shadows, canary):
-            if version not in self._further:
-                allowed = ", ".join(self._further) or "none, for `args.variants` is empty"
-                raise TrafficUnfit(f"traffic names version {version!r}; allowed: {allowed}")
+        traffic.require_loaded(self._further)
         self._traffic = traffic
         self._salt = traffic.salt.encode()
         self._shadows = [

@@ -47,6 +47,11 @@ class Root(Section):
             raise ValueError("; ".join(_complaint(error) for error in exc.errors())) from None
 
 
+def complaint(error: ValidationError) -> str:
+    """What ``Root`` says, without pydantic's own words around it."""
+    return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+
+
 def _complaint(error: ErrorDetails) -> str:
     where = ".".join(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")

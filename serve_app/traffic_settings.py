@@ -1,5 +1,7 @@
 """`user_config.traffic`: who gets which version. serve_app/traffic.py says what it means."""
 
+from collections.abc import Collection
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
@@ -41,6 +43,10 @@ class Rule(Section):
     min_units: int = Field(1_000, ge=100)
     plan_units: int = Field(10_000, ge=1)
     alpha: float = Field(0.05, gt=0, lt=1)
+
+
+class TrafficUnfit(ValueError):
+    """`user_config.traffic` names a version that is not loaded, or the champion."""
 
 
 class Traffic(Section):
@@ -88,3 +94,11 @@ class Traffic(Section):
         if total > 1.0 + 1e-9:
             raise ValueError(f"shares sum up to {total:g}; allowed: up to 1")
         return self
+
+    def require_loaded(self, variants: Collection[str]) -> None:
+        """Raise TrafficUnfit unless every version named is one of ``variants``."""
+        canary = [] if self.canary is None else [self.canary.version]
+        for version in chain(self.shares, self.shadows, canary):
+            if version not in variants:
+                allowed = ", ".join(variants) or "none, for `args.variants` is empty"
+                raise TrafficUnfit(f"traffic names version {version!r}; allowed: {allowed}")

@@ -12,7 +12,7 @@ from serve_app.model.loading import ServedBundle
 from serve_app.model.manifest import Manifest
 from serve_app.model.variants import columns_for
 from serve_app.prediction import Answerer, Predictor, Scorer, Variant
-from serve_app.router import Further, Router, TrafficState, TrafficUnfit, projection
+from serve_app.router import Further, Router, TrafficState, projection
 from serve_app.schema import RequestDecoder
 from serve_app.settings import Serving
 from serve_app.shadow import INLINE_ROWS, Shadow
@@ -70,8 +70,8 @@ class Versions:
         """Split traffic anew; raises TrafficUnfit when a version that it names is not loaded."""
         if self.router is not None:
             self.router.apply(traffic)
-        elif traffic.shares or traffic.shadows or traffic.canary:
-            raise TrafficUnfit("traffic names versions, and `args.variants` is empty")
+        else:
+            traffic.require_loaded(())
 
     @property
     def traffic(self) -> TrafficState:

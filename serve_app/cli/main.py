@@ -33,6 +33,7 @@ from serve_app.errors import (
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "bundle": ("serve_app.cli.bundle", "Create, verify and show model bundles."),
     "serve": ("serve_app.cli.serve", "Run a Serve config on this machine."),
+    "deploy": ("serve_app.cli.deploy", "Change a running application, once its config is checked."),
     "ledger": ("serve_app.cli.ledger", "Prove that the log is whole."),
     "drift": ("serve_app.cli.drift", "Compare a window of traffic with the training rows."),
     "alerts": ("serve_app.cli.alerts", "Try the way alerts go."),

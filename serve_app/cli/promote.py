@@ -1,13 +1,10 @@
 """``treeline promote``: what a config's written rule says now, and, if asked to, doing it."""
 
-import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
@@ -20,23 +17,23 @@ from monitoring.analysis.compare.metrics import metric_named
 from monitoring.analysis.compare.report import READ_COLUMNS, Plan, Report, report
 from monitoring.analysis.compare.rule import Action, Decision, Rule, decide
 from monitoring.analysis.stored import Span, read_answers, read_feedback
+from serve_app.cli.deploy import serve_deploy
 from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.output import AsJson, print_json
-from serve_app.cli.serve import ServeConfigInvalid, read_config
-from serve_app.errors import TreelineError
+from serve_app.serve_config import (
+    IMPORT_PATH,
+    ServeConfigInvalid,
+    deployment_of,
+    our_applications,
+    read_config,
+)
 from serve_app.settings import Settings, UserConfig
 from serve_app.traffic import promoted, rolled_back, shares_at
 from serve_app.traffic_settings import Rule as RuleSettings
 from serve_app.traffic_settings import Traffic
 from serve_app.wiring import agent_options
 
-IMPORT_PATH: Final = "serve_app.app:build"
-
 app = typer.Typer()
-
-
-class DeployFailed(TreelineError):
-    """`serve deploy` refused the new config, or the cluster was not reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +99,7 @@ def promote(
     if verdict.traffic is not None and write is not None:
         write.write_text(yaml.safe_dump(with_traffic(document, verdict.traffic), sort_keys=False))
         if apply:
-            deploy(write, address)
+            serve_deploy(write, address)
             verdict = replace(verdict, applied=True)
     if as_json:
         print_json(verdict)
@@ -123,18 +120,13 @@ def read_experiment(document: dict[str, Any]) -> Experiment:
 
 
 def our_application(document: dict[str, Any]) -> dict[str, Any]:
-    ours = [each for each in document["applications"] if each.get("import_path") == IMPORT_PATH]
+    ours = our_applications(document)
     if len(ours) != 1:
         raise ServeConfigInvalid(
             f"the config has {len(ours)} applications with import_path {IMPORT_PATH}; allowed: one"
         )
     (application,) = ours
     return dict(application)
-
-
-def deployment_of(application: dict[str, Any]) -> dict[str, Any]:
-    named = [d for d in application.get("deployments") or [] if d.get("name") == "ModelServer"]
-    return dict(named[0]) if named else {}
 
 
 def with_traffic(document: dict[str, Any], traffic: dict[str, Any]) -> dict[str, Any]:
@@ -219,21 +211,6 @@ def follow(traffic: Traffic, version: str, decision: Decision) -> Traffic | None
             return rolled_back(traffic, version, reason)
         case "wait":
             return None
-
-
-def deploy(config: Path, address: str) -> None:
-    """Run `serve deploy`. Raises DeployFailed with what it said last."""
-    serve = str(Path(sys.executable).with_name("serve"))
-    done = subprocess.run(
-        [serve, "deploy", "-a", address, str(config)],
-        env=dict(os.environ),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise DeployFailed(f"{config} is written and not deployed: {done.stderr.strip()[-500:]}")
 
 
 def _line(verdict: Verdict) -> str:

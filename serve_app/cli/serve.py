@@ -12,15 +12,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from serve_app.errors import TreelineError
+from serve_app.serve_config import read_checked
 
 app = typer.Typer()
 
 HAPROXY_SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
-
-
-class ServeConfigInvalid(TreelineError):
-    """The config file is missing or is no YAML mapping."""
 
 
 @app.command()
@@ -29,8 +25,8 @@ def serve(
         "configs/quickstart.yaml"
     ),
 ) -> None:
-    """Run ``serve run CONFIG``; without HAProxy where that cannot run. Ctrl-C stops it."""
-    document = read_config(config)
+    """Check CONFIG and ``serve run`` it; without HAProxy where that cannot run. Ctrl-C ends it."""
+    document = read_checked(config)
     trouble = haproxy_trouble()
     chosen = config
     if trouble and switched_on(document):
@@ -41,21 +37,24 @@ def serve(
         )
         chosen = Path(tempfile.mkdtemp(prefix="treeline-")) / config.name
         chosen.write_text(yaml.safe_dump(without_haproxy(document), sort_keys=False))
+    typer.echo(f"treeline: {config} is starting; {address_of(document)}", err=True)
     environment = {"RAY_USAGE_STATS_ENABLED": "0", **os.environ}
     command = Path(sys.executable).with_name("serve")
     os.execve(command, [str(command), "run", str(chosen)], environment)  # noqa: S606
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as exc:
-        raise ServeConfigInvalid(f"{path}: {exc.strerror}") from exc
-    except yaml.YAMLError as exc:
-        raise ServeConfigInvalid(f"{path}: not YAML: {exc}") from exc
-    if not isinstance(document, dict) or "applications" not in document:
-        raise ServeConfigInvalid(f"{path}: not a Serve config: it has no key `applications`")
-    return document
+def address_of(document: dict[str, Any]) -> str:
+    """Where it will answer, and how to see that it does.
+
+    >>> address_of({"http_options": {"port": 8100}})
+    'it answers when http://127.0.0.1:8100/v2/health/ready does'
+    """
+    options = document.get("http_options") or {}
+    host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+    prefixes = [each.get("route_prefix") or "/" for each in document.get("applications") or [{}]]
+    paths = [f"http://{host}:{port}{prefix.rstrip('/')}/v2/health/ready" for prefix in prefixes]
+    return f"it answers when {' and '.join(paths)} does"
 
 
 def haproxy_trouble() -> str | None:

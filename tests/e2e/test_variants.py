@@ -337,6 +337,29 @@ def test_the_split_changes_under_load_and_a_rule_promotes_and_nothing_restarts(
     assert cluster.pids(Target.REPLICA) == replicas
 
 
+def test_a_wrong_split_is_refused_and_the_one_before_stays(
+    application: Application, body: bytes
+) -> None:
+    cluster = Cluster(application.ray_folder)
+    replicas, before = cluster.pids(Target.REPLICA), state(application)["shares"]
+    wrong = with_traffic(application.document, shares={"1.3.0": 0.5})
+    with Traffic(f"{application.url}/predict", body, prefix="refused") as load:
+        load.wait_for_answers(50)
+        application.deploy(wrong)  # by `serve deploy`; `treeline deploy` would refuse the file
+
+        def warned() -> bool:
+            health = httpx.get(f"{application.url}/monitor/api/health").json()
+            return "traffic names version '1.3.0'" in str(health)
+
+        wait_for(warned, timeout_s=30, what="a warning")
+        load.wait_for_answers(50)
+    assert not load.failed, load.outcomes
+    assert state(application)["shares"] == before
+    assert cluster.pids(Target.REPLICA) == replicas
+    application.deploy(with_traffic(application.document, shares={"1.1.0": 1.0}))
+    wait_for(lambda: not warned(), timeout_s=30, what="the warning's end")
+
+
 def test_the_ledger_closes_for_every_stream(application: Application) -> None:
     def settled() -> bool:
         return bool(verify(str(application.sink))["ok"])

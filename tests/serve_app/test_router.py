@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from serve_app.prediction import PredictionFailedError
-from serve_app.router import Further, Router, TrafficUnfit, projection
+from serve_app.router import Further, Router, projection
 from serve_app.schema import Context, PredictRequest, RequestInvalidError
 from serve_app.shadow import Shadow
-from serve_app.traffic_settings import Traffic
+from serve_app.traffic_settings import Traffic, TrafficUnfit
 from tests.serve_app.conftest import RememberingRecorder, predictor_of
 
 

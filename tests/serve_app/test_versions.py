@@ -17,10 +17,9 @@ from serve_app.errors import BundleUnfit
 from serve_app.model.loading import ServedBundle
 from serve_app.model.manifest import FeatureSpec, Manifest
 from serve_app.prediction import Predictor
-from serve_app.router import TrafficUnfit
 from serve_app.schema import NO_CONTEXT, PredictRequest
 from serve_app.settings import Serving
-from serve_app.traffic_settings import Traffic
+from serve_app.traffic_settings import Traffic, TrafficUnfit
 from serve_app.versions import Versions
 from tests.serve_app.conftest import HalvesScorer
 
