@@ -83,5 +83,5 @@ def config_of(options: Mapping[str, Any]) -> Config:
     allowed = [f.name for f in dataclasses.fields(Config) if f.name not in FROM_RAY]
     for key in options:
         if key not in allowed:
-            raise ConfigError("a key", key, f"one of {', '.join(allowed)}")
+            raise ConfigError("key", key, f"one of {', '.join(allowed)}")
     return Config(**options)

@@ -43,7 +43,8 @@ def serve_deploy(config: Path, address: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise DeployFailed(f"{config} is not deployed: {done.stderr.strip()[-500:]}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise DeployFailed(f"{config} is not deployed: {said[-1]}")
 
 
 def authentication() -> dict[str, str]:

@@ -92,7 +92,7 @@ def misspelt_deployment(document: dict[str, Any]) -> None:
         (masked_stranger, "args: .*agee"),
         (misspelt_user_config, "user_config: unknown key 'samplng'; .* Did you mean 'sampling'"),
         (version_not_loaded, "user_config: traffic names version '1.3.0'; allowed: 1.1.0, 1.2.0"),
-        (misspelt_policy, "policy_kwargs: a key = 'slo' is not allowed: one of slo_ms, "),
+        (misspelt_policy, "policy_kwargs: key = 'slo' is not allowed: one of slo_ms, "),
         (late_policy, "policy_kwargs: slo_ms = -200"),
         (misspelt_deployment, "deployments: name 'ModelSever' is not allowed: ModelServer"),
     ],
