@@ -118,11 +118,13 @@ def read_file(filesystem: Any, path: str, schema: pa.Schema | None = None) -> pa
         raise SinkUnavailable(f"cannot read {path}: {error!r}") from error
 
 
-def table_of_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Decode a Parquet file, in the calling thread and from memory.
+def table_of_bytes(
+    data: bytes, columns: Sequence[str] | None = None, *, checksums: bool = False
+) -> pa.Table:
+    """Decode a Parquet file, in the calling thread and from memory; ``checksums`` are the pages'.
 
     A thread of Arrow's that lets go of a Python file while the interpreter ends aborts the process.
     Read in blocks, as s3fs does, a file of the log's size came as a whole, too.
     """
-    with pq.ParquetFile(pa.BufferReader(data)) as file:
+    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=checksums) as file:
         return file.read(columns=columns, use_threads=False)

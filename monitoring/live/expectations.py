@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from monitoring.agent.settings import InputLimits, SinkSettings
 from monitoring.agent.sink import open_filesystem, root_path
 from monitoring.analysis.drift.baseline import BaselineProfile, fit_baseline
 from monitoring.analysis.drift.columns import comparable_predictions
+from monitoring.analysis.stored import table_of_bytes
 from monitoring.errors import MonitoringError, SinkUnavailable
 from monitoring.events import FEATURE_PREFIX
 from monitoring.live.rules import Rule, learned
@@ -74,8 +74,7 @@ def read_expectation(
             filesystem.cat_file(f"{folder}/manifest.json"), type=_Manifest
         )
         data = filesystem.cat_file(f"{folder}/baseline.parquet")
-        # ``read_table`` would import pyarrow.dataset, and pandas with it: a second of CPU.
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        table = table_of_bytes(data, checksums=True)
     except Exception as error:  # each storage's client has its own tree of errors
         raise SinkUnavailable(f"cannot read bundle {folder}: {error!r}") from error
     kept = [f for f in manifest.features if f.name not in changed_by_masking]

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from monitoring.analysis.stored import table_of_bytes
 from monitoring.events import ARROW_TYPES, FEATURE_PREFIX
 from serve_app.errors import BundleInvalid
 from serve_app.model.manifest import FeatureSpec, Task
@@ -149,7 +150,7 @@ def encode_baseline(table: pa.Table) -> bytes:
 def decode_baseline(data: bytes, features: tuple[FeatureSpec, ...], task: Task) -> pa.Table:
     """Read the file and hold it against the manifest; BundleInvalid when they do not agree."""
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = table_of_bytes(data, checksums=True)
     except (pa.ArrowException, OSError) as exc:
         raise BundleInvalid(f"baseline.parquet is not readable: {exc}") from exc
     expected = baseline_schema(features, task)

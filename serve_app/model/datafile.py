@@ -7,6 +7,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 
+from monitoring.analysis.stored import table_of_bytes
 from serve_app.errors import BundleUnbuildable
 
 
@@ -22,7 +23,10 @@ def read_datafile(
         with fsspec.open(
             str(path), "rb", compression="infer" if is_csv else None, **(storage_options or {})
         ) as file:
-            frame = pd.read_csv(file) if is_csv else pd.read_parquet(file)
+            if is_csv:
+                frame = pd.read_csv(file)
+            else:  # pandas hands Arrow's threads the file: see ``table_of_bytes``
+                frame = table_of_bytes(file.read()).to_pandas(use_threads=False)
     except Exception as exc:  # pandas, pyarrow and fsspec each raise their own
         kind = "CSV" if is_csv else "Parquet"
         raise BundleUnbuildable(
