@@ -221,10 +221,15 @@ class MonitoringService:
         )
 
     async def flush(self, timeout_s: float = 10.0) -> Pending:
-        """Seal and upload everything taken in so far; return what is left after the time-out."""
+        """Seal and upload everything taken in so far; return what is left after the time-out.
+
+        Counters and the replicas' last words are stored first: the last replica calls this, and
+        then the agent is killed.
+        """
         return await asyncio.to_thread(self._flush, timeout_s)
 
     def _flush(self, timeout_s: float) -> Pending:
+        self._guarded("storing counters", self._exchange)
         self.spool.seal_everything(self._clock())
         self._hurry.set()
         with self._progress:

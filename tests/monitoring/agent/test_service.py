@@ -189,6 +189,19 @@ async def test_counters_do_not_fall_when_the_agent_dies(made, tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_flush_keeps_last_words_though_the_agent_is_killed_after_it(made):
+    killed = made()
+    said = msgspec.structs.replace(report("r", ok=3), node="before", journals=("r-p",))
+    await killed.report(msgspec.msgpack.encode(said))
+    await killed.counts()  # stores the report
+    await killed.report(msgspec.msgpack.encode(msgspec.structs.replace(said, closed=True)))
+    await killed.flush()
+    successor = made()
+    assert [r.closed for _, r in successor._fleet.reports()] == [True]
+    successor.nodes.poll(["after"])
+    assert successor.nodes.health() == []
+
+
 async def test_agents_side_by_side_add_their_counters_up(made):
     old, new = made(), made()
     await old.ingest(delivery(1, 2, producer="p1"))
