@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import fsspec
 import pyarrow as pa
@@ -19,7 +19,7 @@ from monitoring.analysis.drift import (
     report_json,
 )
 from monitoring.analysis.drift.budget import AlarmBudget
-from monitoring.analysis.drift.columns import comparable_predictions
+from monitoring.analysis.drift.columns import answers_as_label, comparable_predictions
 from monitoring.analysis.drift.dependence import Cycles
 from monitoring.analysis.drift.errors import WindowUnusable
 from monitoring.analysis.drift.logged import read_windows
@@ -32,6 +32,8 @@ from serve_app.model.manifest import BASELINE_FILE
 from serve_app.model.storage import BundleFolder
 
 app = typer.Typer()
+
+SHOWN_NAMES: Final = 5
 
 
 @app.command()
@@ -138,7 +140,7 @@ def _judge_tables(
 ) -> bool:
     profile = fit_baseline(_read_table(baseline))
     summary = WindowSummary(profile.layout)
-    summary.update(_read_table(window))
+    summary.update(answers_as_label(_read_table(window)))
     report = judge(profile, summary, alpha=alpha, cycles=cycles)
     if html is not None:
         from monitoring.analysis.drift.pictures import report_page
@@ -191,6 +193,16 @@ def _print_report(report: DriftReport) -> None:
     )
 
 
+def first_names(names: list[str]) -> str:
+    """Join the names, of more than five the first and how many follow; JSON has them all.
+
+    >>> first_names(list("abcde")), first_names(list("abcdefg"))
+    ('a, b, c, d, e', 'a, b, c, d, e + 2 more')
+    """
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" + {more} more" if more > 0 else "")
+
+
 def _print_timeline(timeline: Timeline) -> None:
     print_table(
         f"{timeline.model}: {'drift' if timeline.alarm else 'no drift'}, "
@@ -205,7 +217,7 @@ def _print_timeline(timeline: Timeline) -> None:
                 window.report.outcome,
                 None if window.report.p_value is None else f"{window.report.p_value:.2g}",
                 f"{window.evidence.value:.3g}" + (" ALARM" if window.evidence.alarm else ""),
-                ", ".join(column.name for column in window.report.columns if column.alarm),
+                first_names([column.name for column in window.report.columns if column.alarm]),
             ]
             for window in timeline.windows
         ],

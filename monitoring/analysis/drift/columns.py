@@ -106,6 +106,17 @@ def comparable_predictions(baseline: pa.Table) -> pa.Table:
     return baseline.drop_columns([c for c in ("predicted", "score") if c in baseline.schema.names])
 
 
+def answers_as_label(window: pa.Table) -> pa.Table:
+    """Read a window that carries ``predicted``, as a baseline does, as the log would have it.
+
+    Its ``label`` is the truth then, and the answer takes its place. Any other window stays.
+    """
+    if "predicted" not in window.schema.names:
+        return window
+    rest = window.drop_columns([c for c in ("label", "predicted") if c in window.schema.names])
+    return rest.append_column("label", window.column("predicted"))
+
+
 def require_columns(schema: pa.Schema, columns: Sequence[Column]) -> None:
     """Raise WindowUnusable, naming every column that is absent or of another kind."""
     problems = []

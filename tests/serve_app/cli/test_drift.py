@@ -44,6 +44,24 @@ def test_two_tables_are_compared_and_the_exit_code_says_what_was_found(run, tabl
     assert document["multivariate"]["alarm"] is False
 
 
+def test_a_bundles_baseline_shows_no_drift_from_itself(run, tmp_path):
+    rng = np.random.default_rng(3)
+    table = pa.table(
+        {
+            "x_age": rng.normal(size=1_000),
+            "label": rng.choice(["yes", "no"], 1_000, p=[0.3, 0.7]),
+            "predicted": rng.choice(["yes", "no"], 1_000, p=[0.1, 0.9]),
+            "score": rng.random(1_000),
+        }
+    )
+    path = tmp_path / "baseline.parquet"
+    pq.write_table(table, path)
+    code, out, _ = run("--baseline", path, "--window", path, "--json")
+    assert code == 0
+    names = [feature["name"] for feature in json.loads(out)["features"]]
+    assert names == ["age", "predicted label", "score"]
+
+
 def test_people_get_a_table_and_a_page(run, tables, tmp_path):
     train, _, moved = tables
     code, out, _ = run("--baseline", train, "--window", moved, "--html", tmp_path / "report.html")
