@@ -5,6 +5,8 @@ the replica counts them itself: requests from the moment they arrive, rows from 
 known.
 """
 
+import asyncio
+
 from serve_app.errors import TreelineError
 
 
@@ -15,7 +17,8 @@ class OverloadedError(TreelineError):
 class Admission:
     """Bounds requests and rows that are not yet answered; an idle replica takes any request.
 
-    Plain calls and no context managers: they stand in the path of every request.
+    Plain calls and no context managers, all on the event loop: they stand in the path of every
+    request. ``idle`` is set when the last request leaves; who waits for it clears it first.
     """
 
     def __init__(self, *, max_requests: int, max_pending_rows: int) -> None:
@@ -23,6 +26,7 @@ class Admission:
         self._max_pending_rows = max_pending_rows
         self.requests = 0
         self.pending_rows = 0
+        self.idle = asyncio.Event()
 
     def arrive(self) -> None:
         """Count a request as waiting; it must ``leave`` again, answered or not."""
@@ -30,6 +34,8 @@ class Admission:
 
     def leave(self) -> None:
         self.requests -= 1
+        if not self.requests:
+            self.idle.set()
 
     def admit(self, rows: int) -> None:
         """Let an arrived request's rows in, or raise OverloadedError; then ``release`` them."""

@@ -1,7 +1,7 @@
 """A version that gets copies of requests and answers nobody.
 
 A copy waits in a queue of its own, bounded in rows, and is scored after the answer has been made:
-one at a time, in a moment in which no request is being answered, or at the latest after
+one at a time, as soon as no request is being answered, or in the first turn of the event loop after
 ``PATIENCE_S``. So a shadow takes at most 1 / PATIENCE_S of its scorings a second from a replica
 that is never idle, and falls behind there; what finds the queue full is dropped and counted.
 
@@ -27,7 +27,7 @@ from serve_app.schema import PredictRequest, RequestInvalidError
 logger = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 0.02
-GLANCE_S: Final = 0.001  # the first look for a quiet moment; each further one waits twice as long
+STOPPING_GLANCE_S: Final = 0.001
 INLINE_ROWS: Final = 8
 QUEUE_FULL: Final = "queue_full"
 REFUSED: Final = "refused"
@@ -80,7 +80,7 @@ class Shadow:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._waiting:
-                    await asyncio.sleep(GLANCE_S)
+                    await asyncio.sleep(STOPPING_GLANCE_S)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -106,11 +106,11 @@ class Shadow:
             await asyncio.sleep(0)  # let requests in that came meanwhile
 
     async def _quiet_moment(self) -> None:
-        glance_s, left_s = GLANCE_S, PATIENCE_S
-        while self._busy.requests and left_s > 0.0:
-            await asyncio.sleep(min(glance_s, left_s))
-            left_s -= glance_s
-            glance_s *= 2
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                while self._busy.requests:
+                    self._busy.idle.clear()
+                    await self._busy.idle.wait()
 
     async def _score(self, request: PredictRequest, request_id: str) -> None:
         try:

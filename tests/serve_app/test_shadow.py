@@ -36,15 +36,27 @@ def busy() -> Admission:
 
 
 def shadow_of(
-    recorder: RememberingRecorder, busy: Admission, scorer: HalvesScorer, max_rows: int = 1_000
+    recorder: RememberingRecorder,
+    busy: Admission,
+    scorer: HalvesScorer,
+    max_rows: int = 1_000,
+    inline_rows: int = 0,
 ) -> tuple[Shadow, Any]:
-    predictor = predictor_of(recorder, version="2.0.0", role="shadow", scorer=scorer, inline_rows=0)
+    predictor = predictor_of(
+        recorder, version="2.0.0", role="shadow", scorer=scorer, inline_rows=inline_rows
+    )
     shadow = Shadow(predictor, project=projection(None), busy=busy, max_rows=max_rows)
     return shadow, predictor.variant.telemetry.counts
 
 
 def request(first: float = 1.0, rows: int = 1) -> PredictRequest:
     return PredictRequest([(first, None)] * rows, None, NO_CONTEXT)
+
+
+async def turns(n: int) -> None:
+    """Let the event loop turn."""
+    for _ in range(n):
+        await asyncio.sleep(0)
 
 
 def names(recorder: RememberingRecorder) -> list[str]:
@@ -106,6 +118,53 @@ async def test_it_waits_for_a_quiet_moment_but_not_for_ever(
     assert recorder.events == []
     await shadow.stop(5.0)
     assert names(recorder) == ["r"]
+
+
+async def test_the_last_request_to_leave_wakes_it(
+    recorder: RememberingRecorder, busy: Admission
+) -> None:
+    for _ in range(2):
+        busy.arrive()
+    shadow, _ = shadow_of(recorder, busy, HalvesScorer(), inline_rows=INLINE_ROWS)
+    shadow.start()
+    shadow.offer(request(), "r")
+    await turns(3)
+    busy.leave()
+    await turns(3)
+    assert recorder.events == []
+    busy.leave()
+    busy.arrive()  # another came before it woke: it goes on waiting
+    await turns(3)
+    assert recorder.events == []
+    busy.leave()
+    await turns(3)
+    assert names(recorder) == ["r"]
+    await shadow.stop(5.0)
+
+
+@pytest.mark.parametrize(("turn_s", "copies"), [(0.0002, 48), (0.002, 38), (0.005, 28)])
+async def test_a_replica_that_is_never_idle_lets_one_through_in_20_ms_and_three_turns(
+    recorder: RememberingRecorder,
+    busy: Admission,
+    monkeypatch: pytest.MonkeyPatch,
+    turn_s: float,
+    copies: int,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    busy.arrive()
+    shadow, _ = shadow_of(recorder, busy, HalvesScorer(), inline_rows=INLINE_ROWS)
+    shadow.start()
+    for n in range(100):
+        shadow.offer(request(), f"r{n}")
+    for _ in range(round(1.0 / turn_s)):
+        await asyncio.sleep(0)
+        now_s += turn_s
+    assert len(recorder.events) == pytest.approx(copies, abs=1)
+    busy.leave()
+    await turns(300)
+    await shadow.stop(5.0)
 
 
 async def test_small_copies_take_no_thread_and_requests_come_in_between(
