@@ -7,6 +7,15 @@ AutoscalingError
 """
 
 
+def in_words(error: Exception) -> str:
+    """Say what went wrong with a file that the sentence around it names already.
+
+    >>> in_words(FileNotFoundError(2, "No such file or directory", "trace.csv"))
+    'No such file or directory'
+    """
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class AutoscalingError(Exception):
     """Base of everything this package raises on purpose."""
 

@@ -12,6 +12,17 @@ class MonitoringError(Exception):
     """Root of everything this package raises."""
 
 
+def in_words(error: Exception) -> str:
+    """Say what went wrong with a file or folder that the sentence around it names already.
+
+    >>> in_words(FileNotFoundError(2, "No such file or directory", "sink")), in_words(OSError("no"))
+    ('it is not there', "OSError('no')")
+    """
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
+    return (isinstance(error, OSError) and error.strerror) or repr(error)
+
+
 class DeliveryRejected(MonitoringError):
     """The agent refuses a delivery for good; sending it again cannot help."""
 

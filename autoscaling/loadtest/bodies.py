@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from autoscaling.errors import in_words
 from autoscaling.loadtest.errors import BodyInvalid
 from autoscaling.loadtest.plan import Kind
 
@@ -19,7 +20,7 @@ def read_sample(path: Path) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError) as exc:
-        raise BodyInvalid(f"--body {path}: {exc}") from exc
+        raise BodyInvalid(f"--body {path}: {in_words(exc)}") from exc
     return check_sample(body, source=f"--body {path}")
 
 

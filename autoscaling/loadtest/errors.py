@@ -3,6 +3,7 @@
 LoadTestError
 ├── PlanInvalid         a rate, trace, mix or duration no plan can be made from
 ├── TargetInvalid       an address, limit or objective nothing can be sent to or judged by
+├── TargetUnreachable   nothing takes connections at the address
 ├── BodyInvalid         the sample body has no rows to make requests from
 ├── ResultInvalid       a saved result is missing, damaged or of another format
 ├── ResultUnwritable    the folder for the results cannot be made
@@ -22,6 +23,10 @@ class PlanInvalid(LoadTestError, ValueError):
 
 class TargetInvalid(LoadTestError, ValueError):
     """An address, a limit or an objective is out of range."""
+
+
+class TargetUnreachable(LoadTestError):
+    """Nothing takes connections at the address: there is nothing to measure."""
 
 
 class BodyInvalid(LoadTestError, ValueError):

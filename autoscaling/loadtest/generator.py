@@ -20,7 +20,8 @@ import msgspec
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from autoscaling.loadtest.errors import TargetInvalid
+from autoscaling.errors import in_words
+from autoscaling.loadtest.errors import TargetInvalid, TargetUnreachable
 from autoscaling.loadtest.plan import Plan
 from autoscaling.loadtest.recording import Outcome, Recording
 from autoscaling.loadtest.timer import Timer, open_timer
@@ -52,6 +53,25 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             raise TargetInvalid(f"--connections {self.connections}: at least 1 is needed")
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise TargetInvalid(f"--timeout {self.timeout_s:g}: seconds above 0 are needed")
+
+
+async def require_listener(target: Target) -> None:
+    """Connect once and send nothing; TargetUnreachable, with the reason, where nobody listens."""
+    parts = urlsplit(target.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(target.timeout_s):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except TimeoutError as exc:
+        reason = f"no connection within {target.timeout_s:g} s"
+        raise TargetUnreachable(f"nothing answered at {target.url}: {reason}") from exc
+    except OSError as exc:
+        refused = isinstance(exc, ConnectionRefusedError) or "Connect call failed" in str(exc)
+        reason = "connection refused" if refused else in_words(exc)
+        raise TargetUnreachable(
+            f"nothing answered at {target.url}: {reason}; is it running?"
+        ) from exc
+    writer.close()
 
 
 class Generator:

@@ -10,6 +10,7 @@ from typing import Literal, Self, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaling.errors import in_words
 from autoscaling.loadtest.errors import PlanInvalid
 
 Arrivals = Literal["poisson", "even"]
@@ -89,7 +90,7 @@ def read_trace(path: Path) -> RateProfile:
         with path.open(newline="") as file:
             return _parse_trace(csv.reader(file), str(path))
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise PlanInvalid(f"--trace {path}: {exc}") from exc
+        raise PlanInvalid(f"--trace {path}: {in_words(exc)}") from exc
 
 
 def _parse_trace(lines: Iterable[list[str]], source: str) -> RateProfile:

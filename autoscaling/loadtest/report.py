@@ -36,7 +36,9 @@ def render_report(result: Result) -> str:
         for before, decision in zip(
             (None, *result.scaling.decisions), result.scaling.decisions, strict=False
         )
-        if before is None or (before.target, before.running) != (decision.target, decision.running)
+        # Before the first one the replicas were those that ran.
+        if (decision.target, decision.running)
+        != ((before.target, before.running) if before else (decision.running,) * 2)
     ]
     return (
         _environment()

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autoscaling.errors import in_words
 from autoscaling.loadtest.errors import ResultInvalid, ResultUnwritable
 from autoscaling.loadtest.recording import Outcome, Recording
 from autoscaling.loadtest.results import FORMAT, Result, Second
@@ -57,7 +58,7 @@ def load(path: Path) -> Result:
             raise ResultInvalid(f"{file}: its format is {found!r}; {FORMAT!r} is needed")
         return msgspec.json.decode(data, type=Result)
     except (OSError, msgspec.DecodeError) as exc:
-        raise ResultInvalid(f"{file}: {exc}") from exc
+        raise ResultInvalid(f"{file}: {in_words(exc)}") from exc
 
 
 def requests_table(recording: Recording) -> pa.Table:

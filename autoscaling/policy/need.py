@@ -38,7 +38,8 @@ class Need:
         return (
             f"{self.term}: {j.arrivals_rps:.0f} rps now, up to {j.peak_rps:.0f} within "
             f"{j.horizon_s:.0f} s ({j.expert}), {j.mean_service_ms:.2f} ms of work each{extra}: "
-            f"{self.replicas} replicas take {j.capacity_rps:.0f} rps, "
+            f"{'1 replica takes' if self.replicas == 1 else f'{self.replicas} replicas take'} "
+            f"{j.capacity_rps:.0f} rps, "
             f"{j.late_share:.2%} late expected at {config.slo_ms:g} ms"
         )
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaling.errors import TraceError
+from autoscaling.errors import TraceError, in_words
 from autoscaling.simulator.kernel import NEVER, Requests
 from autoscaling.simulator.scenario import Scenario
 
@@ -44,7 +44,7 @@ def read_trace(path: Path) -> Trace:
             reader = csv.reader(lines)
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from error
+        raise TraceError(f"{path}: cannot be read: {in_words(error)}") from error
     header = [cell.strip() for cell in rows[0][1]] if rows else []
     if header not in (["t_s", "rps"], ["t_s"]):
         found = ",".join(header) or "nothing"

@@ -174,7 +174,8 @@ def _about(node: NodeHealth) -> Iterable[str]:
     if node.replicas and not node.alive:
         yield (
             f"node {node.node} is gone for {node.silent_s:.0f} s; journals of {node.replicas}"
-            " replicas wait there for its return, with at least"
+            f" replica{'' if node.replicas == 1 else 's'} wait there for its return,"
+            " with at least"
             f" {node.unacknowledged} events"
         )
     yield from (f"node {node.node}: {problem}" for problem in node.problems)

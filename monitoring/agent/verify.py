@@ -21,7 +21,7 @@ from monitoring.agent.intervals import Intervals
 from monitoring.agent.ledger import Coverage, Covered, FileEntry, Head, Tally
 from monitoring.agent.settings import SinkSettings
 from monitoring.agent.sink import EVENTS, FEEDBACK, LEDGER, open_filesystem, root_path
-from monitoring.errors import SinkUnavailable
+from monitoring.errors import SinkUnavailable, in_words
 
 ProblemKind = Literal["gap", "overlap", "duplicate", "unreadable"]
 COVERAGE_KEY: Final = b"treeline.coverage"
@@ -86,7 +86,7 @@ def _paths(filesystem: Any, folder: str, suffix: str, settings: SinkSettings) ->
         if not found and not filesystem.exists(posixpath.dirname(folder)):
             raise FileNotFoundError(posixpath.dirname(folder))
     except Exception as error:  # each storage's client has its own tree of errors
-        raise SinkUnavailable(f"cannot list {settings.url}: {error!r}") from error
+        raise SinkUnavailable(f"cannot list {settings.url}: {in_words(error)}") from error
     for path in sorted(found):
         if path.endswith(suffix) and not posixpath.basename(path).startswith("."):
             yield path

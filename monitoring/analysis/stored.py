@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from monitoring.agent.settings import SinkSettings
 from monitoring.agent.sink import EVENTS, FEEDBACK, open_filesystem, root_path
-from monitoring.errors import SinkUnavailable
+from monitoring.errors import SinkUnavailable, in_words
 from monitoring.events import FEEDBACK_SCHEMA, Stream, stored_schema
 
 _NO_FEATURES: Final = Stream(
@@ -92,7 +92,7 @@ def _connected(settings: SinkSettings) -> tuple[Any, str]:
         if not filesystem.exists(root):
             raise FileNotFoundError(root)
     except Exception as error:  # each storage's client has its own tree of errors
-        raise SinkUnavailable(f"cannot list {settings.url}: {error!r}") from error
+        raise SinkUnavailable(f"cannot list {settings.url}: {in_words(error)}") from error
     return filesystem, root
 
 

@@ -25,6 +25,7 @@ from monitoring.analysis.drift.errors import WindowUnusable
 from monitoring.analysis.drift.logged import read_windows
 from monitoring.analysis.drift.timeline import Timeline, judge_windows, timeline_json
 from monitoring.analysis.stored import table_of_bytes
+from monitoring.errors import in_words
 from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.log_options import EndpointUrl, length
 from serve_app.cli.output import AsJson, print_json, print_table
@@ -126,7 +127,7 @@ def _read_table(url: str) -> pa.Table:
         with fsspec.open(url, "rb") as file:
             return table_of_bytes(file.read())
     except (OSError, ValueError, pa.ArrowException) as exc:
-        raise WindowUnusable(f"cannot read {url} as Parquet: {exc}") from exc
+        raise WindowUnusable(f"cannot read {url} as Parquet: {in_words(exc)}") from exc
 
 
 def _judge_tables(

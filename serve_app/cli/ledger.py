@@ -9,7 +9,7 @@ from monitoring.agent.verify import Verdict
 from monitoring.agent.verify import verify as verify_sink
 from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.log_options import EndpointUrl
-from serve_app.cli.output import AsJson, print_json
+from serve_app.cli.output import AsJson, counted, print_json
 
 app = typer.Typer()
 
@@ -44,7 +44,8 @@ def verify(
 
 def _as_text(verdict: Verdict) -> str:
     lines = [
-        f"{verdict.received} events of {verdict.producers} producers: {verdict.written} written, "
+        f"{counted(verdict.received, 'event')} of {counted(verdict.producers, 'producer')}: "
+        f"{verdict.written} written, "
         f"{verdict.sampled_out} sampled out, {sum(verdict.dropped.values())} dropped"
     ]
     lines.extend(f"  dropped, {reason}: {count}" for reason, count in verdict.dropped.items())
@@ -52,5 +53,5 @@ def _as_text(verdict: Verdict) -> str:
         f"  {p.kind}: producer {p.producer or '?'}, {p.first} to {p.last} {p.file}".rstrip()
         for p in verdict.problems
     )
-    lines.append("ok" if verdict.ok else f"{len(verdict.problems)} problems")
+    lines.append("ok" if verdict.ok else counted(len(verdict.problems), "problem"))
     return "\n".join(lines)

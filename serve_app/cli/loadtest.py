@@ -71,7 +71,8 @@ def loadtest(
 ) -> None:
     """Send requests on a plan made beforehand and count latency from their planned time.
 
-    Exits 0 when the objective held (of B, when comparing), 1 when it was missed, 2 on misuse.
+    Exits 0 when the objective held (of B, when comparing), 1 when it was missed, 2 on misuse
+    and when nothing answers at the address.
     """
     from autoscaling.loadtest.generator import Target
     from autoscaling.loadtest.plan import parse_mix
@@ -121,6 +122,7 @@ def send(test: "LoadTest", folder: Path, *, as_json: bool) -> bool:
     """Run, save and print; tells whether the objective held. Ctrl-C stops the sending."""
     from rich.console import Console
 
+    from autoscaling.loadtest.generator import require_listener
     from autoscaling.loadtest.live import LiveView
     from autoscaling.loadtest.report import render_report, require_report
     from autoscaling.loadtest.run import plan_for
@@ -128,6 +130,7 @@ def send(test: "LoadTest", folder: Path, *, as_json: bool) -> bool:
 
     require_report()
     plan_for(test.schedule)  # a bad plan is told before anything is made
+    asyncio.run(require_listener(test.target))
     make_folder(folder)
     with LiveView(Console(stderr=True)) as view:
         result, recording = asyncio.run(_until_interrupted(test, view.show))

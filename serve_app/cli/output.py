@@ -27,6 +27,15 @@ def print_json(value: Any, *, finite: bool = False) -> None:
     sys.stdout.write(text + "\n")
 
 
+def counted(count: int, noun: str) -> str:
+    """Put a regular noun behind its number.
+
+    >>> counted(1, "problem"), counted(0, "problem")
+    ('1 problem', '0 problems')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a table; None stands as an empty cell, and markup in a value is left as text."""
     table = Table(title=title, title_justify="left")

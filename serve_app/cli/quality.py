@@ -83,7 +83,8 @@ def quality(
         if version in (None, v)
     ]
     if not found:
-        raise typer.BadParameter(f"{sink} holds no answers of {name} {version or ''} at this time")
+        asked = name if version is None else f"{name} {version}"
+        raise typer.BadParameter(f"{sink} holds no answers of {asked} at this time")
     if as_json:
         print_json({"model": name, "as_of": now, "versions": found})
     else:
@@ -104,11 +105,15 @@ def _trained(models: str, name: str, version: str) -> Trained:
 
 def _print(found: VersionQuality) -> None:
     coverage = found.maturity.coverage
-    print_table(
-        f"Version {found.version}: {found.rows} rows, {coverage:.1%} of them labelled so far",
-        ("figure", "value", "95% interval", "at training", "standing"),
-        [_line(judged) for judged in found.measures],
-    )
+    title = f"Version {found.version}: {found.rows} rows, {coverage:.1%} of them labelled so far"
+    if found.measures:
+        print_table(
+            title,
+            ("figure", "value", "95% interval", "at training", "standing"),
+            [_line(judged) for judged in found.measures],
+        )
+    else:
+        typer.echo(f"{title}; no figure can be measured yet")
     clicks = found.click_rate
     if clicks is not None:
         typer.echo(f"click-through: {clicks.value:.4f} ({clicks.low:.4f} to {clicks.high:.4f})")

@@ -109,9 +109,9 @@ def _verdict(estimate: Estimate, interval: Interval, better: Better) -> Verdict:
 
 
 def _in_words(interval: Interval, better: Better, verdict: Verdict) -> str:
-    span = f"{interval.low:+.4g} to {interval.high:+.4g}"
+    span = f"{interval.low:+.4g} and {interval.high:+.4g}"
     if verdict == "undecided":
-        return f"the difference lies between {span}, which includes none"
+        return f"the difference lies between {span}, which includes no difference"
     wanted = "" if better == "neither" else f"; {better} is better"
     return f"the difference lies between {span}{wanted}"
 

@@ -99,7 +99,8 @@ def report(answers: pa.Table, feedback: pa.Table, plan: Plan, *, looks: int = 10
 
 def _ordered(arms: Sequence[Arm], control: str | None) -> list[Arm]:
     if len(arms) < 2:
-        raise ValueError(f"{len(arms)} versions in the log at this time; 2 are needed")
+        found = "1 version" if arms else "no version"
+        raise ValueError(f"{found} in the log at this time; 2 are needed")
     if control is None:
         return list(arms)
     names = [arm.name for arm in arms]

@@ -21,7 +21,7 @@ from monitoring.analysis.drift.baseline import BaselineProfile
 from monitoring.analysis.drift.errors import WindowUnusable
 from monitoring.analysis.drift.summary import WindowSummary
 from monitoring.analysis.stored import read_file
-from monitoring.errors import SinkUnavailable
+from monitoring.errors import SinkUnavailable, in_words
 
 OK_STATUS: Final = 200
 
@@ -89,8 +89,10 @@ def _answered_rows(
     try:
         filesystem = open_filesystem(sink)
         paths = sorted(filesystem.find(folder))
+        if not paths and not filesystem.exists(root_path(sink.url)):
+            raise FileNotFoundError(root_path(sink.url))
     except Exception as exc:  # each storage's client has its own tree of errors
-        raise SinkUnavailable(f"cannot list {sink.url}: {exc!r}") from exc
+        raise SinkUnavailable(f"cannot list {sink.url}: {in_words(exc)}") from exc
     for path in paths:
         # Files under a dot are not finished yet.
         if path.endswith(".parquet") and not posixpath.basename(path).startswith("."):

@@ -43,7 +43,7 @@ def test_people_get_a_table(treeline, sink) -> None:
 def test_a_span_leaves_the_rest_out(treeline, sink) -> None:
     code, _, err = treeline("compare", "--sink", sink, "--to", "2026-09-21T06:00")
     assert code == 2
-    assert "1 versions" in err
+    assert "1 version in the log" in err
 
 
 @pytest.mark.parametrize(

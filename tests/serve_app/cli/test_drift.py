@@ -150,7 +150,7 @@ def test_misuse_exits_with_two(run, arguments):
     ("arguments", "said"),
     [
         (("--baseline", "absent.parquet", "--window", "a.parquet"), "cannot read absent.parquet"),
-        (("--sink", "absent", "--model", "credit"), "absent holds no answered rows"),
+        (("--sink", "absent", "--model", "credit"), "cannot list absent: it is not there"),
     ],
 )
 def test_what_cannot_be_read_is_named(run, arguments, said):

@@ -137,6 +137,7 @@ def test_ctrl_c_stops_the_sending_and_judges_what_was_sent(treeline, server, tmp
         (("--warmup", 60), "--warmup"),
         (("--compare", "a", "b"), "No such file"),
         (("--nonsense",), "No such option"),
+        (("--url", "http://127.0.0.1:1/predict"), "1/predict: connection refused; is it running?"),
     ],
 )
 def test_misuse_is_told_and_makes_nothing(treeline, tmp_path, arguments, complaint):

@@ -42,7 +42,16 @@ def test_people_get_a_table(treeline, sink) -> None:
     assert "came true" in out
 
 
+def test_without_labels_a_sentence_stands_for_the_table(treeline, tmp_path) -> None:
+    rng = np.random.default_rng(1)
+    rows = answers("1.0.0", rng, 300)
+    write_log(tmp_path, rows, labels(rows, rng, rows["score"].to_numpy()))
+    _, out, _ = run(treeline, tmp_path, "--as-of", "2026-09-21T00:30")
+    assert "0.0% of them labelled so far; no figure can be measured yet" in out
+    assert "95% interval" not in out
+
+
 def test_a_version_that_is_not_there_is_misuse(treeline, sink) -> None:
     code, _, err = run(treeline, sink, "--version", "9")
     assert code == 2
-    assert "no answers" in err
+    assert "no answers of credit 9 at this time" in err
