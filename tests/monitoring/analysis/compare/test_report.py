@@ -131,7 +131,7 @@ def test_the_split_is_not_judged_on_a_sampled_log() -> None:
 
 def test_one_version_is_no_experiment() -> None:
     rows = answers("1", np.random.default_rng(6), 10)
-    with pytest.raises(ValueError, match="1 versions"):
+    with pytest.raises(ValueError, match="1 version in the log"):
         report(rows, FEEDBACK_SCHEMA.empty_table(), plan("score"))
     with pytest.raises(ValueError, match="control is '9'"):
         report(*experiment(), plan("score", control="9"))
