@@ -179,7 +179,8 @@ class ReplicaReport(msgspec.Struct, frozen=True):
     """What a replica tells the agent once a second, so that one place can answer ``/metrics``.
 
     ``journals`` names all its producers, and ``closed`` says that they have been handed over to the
-    last event: a replica that falls silent without it may have left some of them on its node.
+    last event: a replica that falls silent without it may have left some of them on its node, whose
+    ``disk`` (``monitoring.disk``) may come back under another node's name.
     """
 
     replica: str
@@ -191,6 +192,7 @@ class ReplicaReport(msgspec.Struct, frozen=True):
     journals: tuple[str, ...] = ()
     closed: bool = False
     warnings: tuple[str, ...] = ()
+    disk: str = ""
 
 
 def batch_schema(stream: Stream) -> pa.Schema:

@@ -18,6 +18,7 @@ from ray import serve
 from autoscaling.signals import ReplicaSignals
 from monitoring.capture.feedback import FeedbackCapture
 from monitoring.capture.stream_capture import StreamCapture
+from monitoring.disk import disk_id
 from monitoring.events import ReplicaReport, Stream, feedback_stream
 from serve_app.admission import Admission
 from serve_app.agents import Agents, AgentsUnavailableError, shard_of
@@ -62,6 +63,7 @@ class ModelServer(InferenceMethods):
         replica = serve.get_replica_context().replica_id
         self._replica: str = replica.unique_id
         self._node: str = ray.get_runtime_context().get_node_id()
+        self._disk = disk_id(Path(settings.state_dir))
         self._deployment = replica.deployment_id
         self._agents = Agents(settings.agent.shards)
         self._admission = Admission(
@@ -251,6 +253,7 @@ class ModelServer(InferenceMethods):
             node=self._node,
             journals=tuple(capture.producer for capture in self._captures()),
             warnings=tuple(self._warnings()),
+            disk=self._disk,
         )
 
     def _warnings(self) -> list[str]:

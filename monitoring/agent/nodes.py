@@ -8,12 +8,14 @@ their own node. A node is looked at by a task that is pinned there,
 - once in an agent's life in any case, for this agent knows only what its own disk remembers.
 
 A node that is gone cannot be looked at: what it holds waits for its return, and is shown. It comes
-back under another name. So what a look has found there stays shown for this agent's life, but that
-nobody could look is forgotten with the node.
+back under another name. An agent that finds itself on the disk of such a node sees which journals
+are left there: replicas here hand them over, and nobody waits for the others. What a look has found
+there stays shown for this agent's life, but that nobody could look is forgotten with the node.
 """
 
 import threading
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -67,8 +69,19 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
 class Nodes:
     """Keeps the leases: a node is looked at by one task at a time. Thread-safe."""
 
-    def __init__(self, here: str, fleet: Fleet, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        here: str,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        *,
+        disk: str = "",
+        journals: Path = Path("journal"),
+    ) -> None:
+        """``journals`` is where replicas that tell of this ``disk`` keep theirs."""
         self._here = here
+        self._disk = disk
+        self._journals = journals
         self._fleet = fleet
         self._clock = clock
         self._started_s = clock()
@@ -81,6 +94,7 @@ class Nodes:
     def poll(self, alive: Collection[str]) -> Poll:
         """Say which of the living nodes is to be looked at now; whoever asks has the lease."""
         now_s = self._clock()
+        self._close_gone_from_here(alive, now_s)
         with self._mutex:
             self._alive = frozenset(alive)
             self._leases = {n: lease for n, lease in self._leases.items() if n in self._alive}
@@ -96,6 +110,15 @@ class Nodes:
                     self._leases[node] = (now_s, now_s + LEASE_S)
                     return Poll(self._here, node)
         return Poll(self._here, None)
+
+    def _close_gone_from_here(self, alive: Collection[str], now_s: float) -> None:
+        """Close replicas of gone nodes that wrote to this disk and left no journal on it."""
+        for seen_s, report in self._fleet.reports():
+            on_this_disk = self._disk and report.disk == self._disk and report.node not in alive
+            if not on_this_disk or not is_silent(seen_s, report, now_s):
+                continue
+            if not any((self._journals / producer).exists() for producer in report.journals):
+                self._fleet.close(report.replica, seen_s)
 
     def _is_due(self, node: str, now_s: float) -> bool:
         if node not in self._looked_at and abs(now_s - self._started_s) >= SETTLING_S:

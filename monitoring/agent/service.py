@@ -32,6 +32,7 @@ from monitoring.agent.settings import AgentSettings, SamplingSettings
 from monitoring.agent.sink import FsspecSink, Sink
 from monitoring.agent.spool import Spool
 from monitoring.agent.uploader import Follower, Uploader
+from monitoring.disk import disk_id
 from monitoring.errors import MonitoringError, SinkUnavailable
 from monitoring.events import Ack, ReplicaReport
 
@@ -92,7 +93,10 @@ class MonitoringService:
             follower=follower,
         )
         self._fleet = Fleet()
-        self.nodes = Nodes(node, self._fleet, clock)
+        state_dir = Path(settings.state_dir)
+        self.nodes = Nodes(
+            node, self._fleet, clock, disk=disk_id(state_dir), journals=state_dir / "journal"
+        )
         self._counters = Counters(folder, epoch)
         self._troubles: dict[str, str] = {}  # by what was tried: why it failed the last time
         self._guarded("loading counters", self._exchange)

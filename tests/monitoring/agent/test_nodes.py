@@ -67,6 +67,21 @@ def test_every_other_node_is_looked_at_once_in_an_agents_life(world):
     assert world.nodes.health() == []
 
 
+def test_a_gone_node_of_the_same_disk_is_not_waited_for_once_its_journals_are_gone(tmp_path):
+    world = World()
+    world.nodes = Nodes("a", world.fleet, lambda: world.now_s, disk="d", journals=tmp_path)
+    for replica, disk in (("same", "d"), ("other", "e"), ("unknown", "")):
+        world.reports(replica, f"before-{replica}", disk=disk)
+    (tmp_path / "same-p").mkdir()
+    world.now_s += ALIVE_S + 1
+    world.poll()
+    waiting = ["before-other", "before-same", "before-unknown"]
+    assert [h.node for h in world.nodes.health()] == waiting
+    (tmp_path / "same-p").rmdir()  # a replica here has handed it over
+    world.poll()
+    assert [h.node for h in world.nodes.health()] == ["before-other", "before-unknown"]
+
+
 def test_a_node_is_looked_at_when_its_last_replica_has_fallen_silent(settled):
     settled.reports("r1", "b")
     settled.reports("r2", "b")
