@@ -22,7 +22,7 @@ from monitoring.live.errors import CountedElsewhere
 from monitoring.live.expectations import Expectations
 from monitoring.live.grading import degraded, standings
 from monitoring.live.joining import Joining
-from monitoring.live.own_past import settle_day
+from monitoring.live.settling import settle_day
 from monitoring.live.store import Store
 from monitoring.live.verdicts import Verdicts
 from monitoring.live.window import LiveWindow, StreamKey

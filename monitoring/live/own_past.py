@@ -1,9 +1,9 @@
 """A figure held against its own version's first week, where nothing else says what it should be.
 
-Figures of young answers move: clicks and labels are still coming. So days are compared at one age:
-each as it stood ``SETTLES_S`` after its end (a day at whose time nobody looked is left out). And
-days differ by more than chance, weekdays from weekends at least, so the spread of days is part of
-both comparisons, each once a day at half the risk:
+Figures of young answers move: clicks and labels are still coming. So days are compared at one age,
+each as it has settled (``settling.py``). And days differ by more than chance, weekdays from
+weekends at least, so the spread of days is part of both comparisons, each once a day at half the
+risk:
 
 - the newest day against the first week, by Student's prediction interval for one more day: sees a
   collapse at once;
@@ -29,16 +29,13 @@ from scipy.special import stdtrit
 
 from monitoring.analysis.compare.effects import difference_of_pairs
 from monitoring.analysis.compare.moments import Moments
-from monitoring.analysis.compare.sequences import MIN_UNITS
-from monitoring.live.outcome_tables import all_joined, settle
 from monitoring.live.outcomes import ERRORS, Metric
 from monitoring.live.rates import PLAN_UNITS
-from monitoring.live.store import DAY_S, Store
+from monitoring.live.store import DAY_S
 
 DAYS: Final = 7  # a whole week
 LEAST_DAYS: Final = 5  # of different weekdays, for a spread and for pairs
 WEEK_S: Final = DAYS * DAY_S
-SETTLES_S: Final = 3_600
 WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 SettledDay = tuple[int, Moments]  # its start in seconds since 1970, and its sums
@@ -57,21 +54,6 @@ class Comparison:
     reference: float
     week: float | None
     note: str | None
-
-
-def settle_day(store: Store, now_s: float) -> None:
-    """Keep yesterday as it stands, within the hour in which that is due.
-
-    It stands once counting has passed the moment from which that is so, in every shard that was
-    heard of since the day began, and the feedback from before it is joined. A backlog of more than
-    that hour leaves the day out.
-    """
-    start_s = (int(now_s) - SETTLES_S) // DAY_S * DAY_S - DAY_S
-    due_s = start_s + DAY_S + SETTLES_S
-    if now_s < due_s + SETTLES_S and store.caught_up(due_s, since_s=start_s):
-        with store.transaction() as db:
-            if all_joined(db, due_s):
-                settle(db, DAY_S, start_s, MIN_UNITS, DAYS)
 
 
 def own_past(days: Sequence[SettledDay]) -> tuple[list[SettledDay], list[SettledDay]]:

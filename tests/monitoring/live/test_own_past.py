@@ -11,7 +11,8 @@ from monitoring.live.expectations import Expectation
 from monitoring.live.grading import in_words, standings
 from monitoring.live.metrics import live_exposition
 from monitoring.live.outcomes import Word
-from monitoring.live.own_past import DAYS, SETTLES_S, compare, own_past, settle_day
+from monitoring.live.own_past import DAYS, compare, own_past
+from monitoring.live.settling import SETTLES_S, settle_day
 from monitoring.live.showing import feedback_view
 from monitoring.live.store import DAY_S, Delta, Store
 from monitoring.live.views import LiveView
