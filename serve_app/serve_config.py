@@ -1,10 +1,9 @@
 """A Serve config file: read it, find our parts in it, and check them before anything starts.
 
-Ray Serve takes any config and fails later, in the logs of its controller; and a running replica
-whose new ``user_config`` fails is stopped.
+Ray Serve takes any config and fails later, in the logs of its controller.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +81,7 @@ def check(document: dict[str, Any]) -> None:
                 raise ServeConfigInvalid(f"{name}: {part}: {exc}") from exc
 
 
-def _parts(application: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _parts(application: dict[str, Any]) -> Iterator[tuple[str, Callable[[], object]]]:
     deployment = deployment_of(application)
     args = application.get("args") or {}
     yield "args", lambda: check_settings(Settings.model_validate(args).resolved())

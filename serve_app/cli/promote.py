@@ -11,15 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 import yaml
+from pydantic import ValidationError
 
 from monitoring.agent.settings import SinkSettings
 from monitoring.analysis.compare.metrics import metric_named
 from monitoring.analysis.compare.report import READ_COLUMNS, Plan, Report, report
 from monitoring.analysis.compare.rule import Action, Decision, Rule, decide
 from monitoring.analysis.stored import Span, read_answers, read_feedback
-from serve_app.cli.deploy import serve_deploy
+from serve_app.cli.deploy import DASHBOARD, serve_deploy
 from serve_app.cli.exit_codes import FINDING, GOOD
 from serve_app.cli.output import AsJson, print_json
+from serve_app.section import complaint
 from serve_app.serve_config import (
     IMPORT_PATH,
     ServeConfigInvalid,
@@ -71,9 +73,7 @@ def promote(
     apply: Annotated[
         bool, typer.Option("--apply", help="Also deploy the written config. Needs --write.")
     ] = False,
-    address: Annotated[
-        str, typer.Option(help="Ray's dashboard, for --apply.")
-    ] = "http://127.0.0.1:8265",
+    address: Annotated[str, typer.Option(help="Ray's dashboard, for --apply.")] = DASHBOARD,
     every: Annotated[
         float | None, typer.Option(min=1, help="Look again each so many seconds until decided.")
     ] = None,
@@ -94,6 +94,8 @@ def promote(
                 break
             typer.echo(_line(verdict), err=True)
             time.sleep(every)
+    except ValidationError as exc:
+        raise typer.BadParameter(complaint(exc)) from exc
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
     if verdict.traffic is not None and write is not None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from serve_app.serve_config import read_checked
+from serve_app.serve_config import our_applications, read_checked
 
 app = typer.Typer()
 
@@ -37,24 +37,26 @@ def serve(
         )
         chosen = Path(tempfile.mkdtemp(prefix="treeline-")) / config.name
         chosen.write_text(yaml.safe_dump(without_haproxy(document), sort_keys=False))
-    typer.echo(f"treeline: {config} is starting; {address_of(document)}", err=True)
+    typer.echo(f"treeline: {told_start(config, document)}", err=True)
     environment = {"RAY_USAGE_STATS_ENABLED": "0", **os.environ}
     command = Path(sys.executable).with_name("serve")
     os.execve(command, [str(command), "run", str(chosen)], environment)  # noqa: S606
 
 
-def address_of(document: dict[str, Any]) -> str:
-    """Where it will answer, and how to see that it does.
+def told_start(config: Path, document: dict[str, Any]) -> str:
+    """What is starting, and how to see that it answers.
 
-    >>> address_of({"http_options": {"port": 8100}})
-    'it answers when http://127.0.0.1:8100/v2/health/ready does'
+    >>> ours = {"name": "treeline", "import_path": "serve_app.app:build"}
+    >>> told_start(Path("x.yaml"), {"http_options": {"port": 8100}, "applications": [ours]})
+    'x.yaml is starting; it answers when http://127.0.0.1:8100/v2/health/ready does'
     """
     options = document.get("http_options") or {}
     host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
     host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
-    prefixes = [each.get("route_prefix") or "/" for each in document.get("applications") or [{}]]
-    paths = [f"http://{host}:{port}{prefix.rstrip('/')}/v2/health/ready" for prefix in prefixes]
-    return f"it answers when {' and '.join(paths)} does"
+    prefixes = [each.get("route_prefix") or "/" for each in our_applications(document)]
+    ready = [f"http://{host}:{port}{prefix.rstrip('/')}/v2/health/ready" for prefix in prefixes]
+    when = f"; it answers when {' and '.join(ready)} does" if ready else ""
+    return f"{config} is starting{when}"
 
 
 def haproxy_trouble() -> str | None:

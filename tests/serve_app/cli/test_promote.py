@@ -100,6 +100,7 @@ def test_a_log_without_the_version_waits(treeline, tmp_path) -> None:
         ({**RULE, "margins": {"score": 0.1}}, (), "'score' cannot decide"),
         ({**RULE, "margins": {"nonsense": 0.1}}, (), "metric is 'nonsense'; allowed: accuracy"),
         (RULE, ("--apply",), "--apply needs --write"),
+        ({**RULE, "min_units": 10}, (), "treeline: traffic.rule.min_units: Input should be"),
     ],
 )
 def test_misuse_is_named(treeline, tmp_path, rule, options, said) -> None:
