@@ -12,6 +12,7 @@ TreelineError
 │       └── BundleUnbuildable   model or data handed in cannot become a bundle
 ├── DemoDataMissing             the distribution that carries the credit data is not installed
 ├── ServeConfigInvalid          no Serve config, or a setting in it is wrong (serve_config.py)
+├── NotOnLoopbackError          a gRPC server would listen on all interfaces (grpc/binding.py)
 ├── DeployFailed                a config was not deployed (cli/deploy.py)
 ├── AgentsUnavailableError      a monitoring agent did not answer (agents.py)
 └── of a request (schema.py, admission.py, prediction.py)

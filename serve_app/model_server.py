@@ -26,7 +26,8 @@ from serve_app.background import repeat
 from serve_app.capture import ORPHAN_INTERVAL_S, capture_stream, drain_orphans_here
 from serve_app.errors import TreelineError
 from serve_app.grpc.binding import listen_on_chosen_host
-from serve_app.grpc.inference import Inference, InferenceMethods
+from serve_app.grpc.inference import Inference
+from serve_app.grpc.service import InferenceMethods
 from serve_app.http.asgi import REFUSALS, Application, predict_route, refusal
 from serve_app.http.feedback import feedback_route
 from serve_app.http.monitor import monitor_routes

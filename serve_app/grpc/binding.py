@@ -1,8 +1,8 @@
-"""Where Ray Serve's gRPC servers listen: on loopback, unless the operator says otherwise.
+"""How Ray Serve's gRPC servers listen: on loopback, and to messages of a bounded size.
 
 Ray Serve opens them on all interfaces, in replicas and in its proxies, whatever
-``http_options.host`` says. It looks up the function that opens a port each time, so one of ours can
-stand in its place, once this module is imported: docs/adr/0015.
+``http_options.host`` says, for messages of up to 2 GiB. It looks up the function that opens a port
+each time, so one of ours can stand in its place: docs/adr/0015. The operator may choose otherwise.
 """
 
 import os
@@ -57,7 +57,7 @@ def require_chosen_host() -> None:
 
 
 def variables(environment: Mapping[str, str], max_message_bytes: int) -> dict[str, str]:
-    """What bounds a message, either way, in a replica; Ray Serve would parse up to 2 GiB."""
+    """What bounds a message, either way, in a replica."""
     return {} if SIZE_VARIABLE in environment else {SIZE_VARIABLE: str(max_message_bytes)}
 
 

@@ -166,9 +166,7 @@ def _mark(data: list[Any], tensor: ModelInferRequest.InferInputTensor) -> list[A
     return data
 
 
-def fill_response(
-    response: ModelInferResponse, tensors: Sequence[OutputTensor], *, raw: bool
-) -> None:
+def fill_response(response: ModelInferResponse, tensors: Sequence[OutputTensor], raw: bool) -> None:
     """Add output tensors, their values in ``raw_output_contents`` if ``raw``, else in contents."""
     for tensor in tensors:
         output = response.outputs.add(

@@ -9,7 +9,7 @@ import uuid
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Result = TypeVar("Result")
 Route = Callable[["Request"], Awaitable["Response"]]
 
 JSON = (b"content-type", b"application/json")
@@ -200,8 +201,8 @@ def predict_route(predictor: Answerer, *, retry_after_s: int) -> Route:
 
     async def predict(request: Request) -> Response:
         try:
-            large = len(request.body) > LARGE_BODY_BYTES
-            decoded = await to_thread(decode, request.body) if large else decode(request.body)
+            size = len(request.body)
+            decoded = await by_size(size, decode, request.body)
             response = await predictor.answer(
                 decoded, request.request_id, started_s=request.started_s
             )
@@ -210,9 +211,16 @@ def predict_route(predictor: Answerer, *, retry_after_s: int) -> Route:
         except PredictionFailedError as exc:
             # An answer, not a rejection: the request reached a model, and is counted there.
             return failure(exc, request.request_id)
-        return Response(await to_thread(encode, response) if large else encode(response))
+        return Response(await by_size(size, encode, response))
 
     return predict
+
+
+async def by_size(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+    """Do the work of a body of ``size`` bytes: here if it is small, in a thread if it is large."""
+    if size > LARGE_BODY_BYTES:
+        return await to_thread(work, *arguments)
+    return work(*arguments)
 
 
 def refusal(exc: Exception, *, retry_after_s: int) -> Problem:

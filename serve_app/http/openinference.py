@@ -4,7 +4,6 @@ Specification: github.com/kserve/open-inference-protocol, ``inference_rest.md``.
 JSON as everywhere, whose member ``error`` is the one that the protocol asks for.
 """
 
-from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
@@ -13,12 +12,12 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from serve_app.http.asgi import (
-    LARGE_BODY_BYTES,
     REFUSALS,
     Request,
     Response,
     Route,
     accepted_request_id,
+    by_size,
     failure,
     refusal,
 )
@@ -126,19 +125,13 @@ def infer_route(predictor: Answerer, *, retry_after_s: int) -> Route:
     async def infer(request: Request) -> Response:
         identity = request.request_id
         try:
-            large = len(request.body) > LARGE_BODY_BYTES
-            body = request.body
-            decoded = await to_thread(decode_infer, body) if large else decode_infer(body)
+            size = len(request.body)
+            decoded = await by_size(size, decode_infer, request.body)
             if decoded.id:
                 identity = accepted_request_id(decoded.id, "id")
             wanted = [output.name for output in decoded.outputs or ()]
             names = chosen_outputs(wanted, output_names(classes))
-            inputs = decoded.inputs
-            rows = (
-                await to_thread(read_rows, inputs, features)
-                if large
-                else read_rows(inputs, features)
-            )
+            rows = await by_size(size, read_rows, decoded.inputs, features)
             answer = await predictor.answer(
                 PredictRequest(rows, None, context_of(decoded)),
                 identity,
@@ -149,7 +142,8 @@ def infer_route(predictor: Answerer, *, retry_after_s: int) -> Route:
         except PredictionFailedError as exc:
             return failure(exc, identity)
         outputs = write_outputs(answer.predictions, names, classes=len(classes))
-        return Response(encode(InferResponse(answer.model, answer.version, identity, outputs)))
+        response = InferResponse(answer.model, answer.version, identity, outputs)
+        return Response(await by_size(size, encode, response))
 
     return infer
 

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from serve_app.admission import Admission
 from serve_app.grpc import binding
-from serve_app.grpc.inference import Inference, InferenceMethods, add_inference_service
+from serve_app.grpc.inference import Inference
 from serve_app.grpc.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
     ModelMetadataRequest,
     ModelReadyRequest,
+    ServerMetadataRequest,
     ServerReadyRequest,
 )
+from serve_app.grpc.service import InferenceMethods, add_inference_service
 from serve_app.grpc.tensors import fill_response, read_tensors
 from serve_app.http.asgi import LARGE_BODY_BYTES
 from serve_app.http.tensors import Datatype, OutputTensor
@@ -339,6 +341,8 @@ async def test_metadata(client: Client) -> None:
     ]
     assert [t.name for t in described.outputs] == ["label", "score", "probabilities"]
     assert (await client.ServerReady(ServerReadyRequest())).ready
+    server = await client.ServerMetadata(ServerMetadataRequest())
+    assert list(server.extensions) == ["missing_parameter", "context_parameter"]
 
 
 VALUES: dict[Datatype, st.SearchStrategy[Any]] = {
