@@ -207,7 +207,7 @@ def first_names(names: list[str]) -> str:
 def _print_timeline(timeline: Timeline) -> None:
     print_table(
         f"{timeline.model}: {'drift' if timeline.alarm else 'no drift'}, "
-        f"{timeline.budget.false_alarms:g} false alarms a month",
+        f"false alarms allowed a month: {timeline.budget.false_alarms:g}",
         ["version", "segment", "from", "rows", "outcome", "p", "evidence", "columns"],
         [
             [

@@ -77,15 +77,15 @@ def timeline_page(timeline: Timeline) -> str:
     """Show a model's windows over time: evidence, single p-values, and the times of alarm."""
     budget = timeline.budget
     body = [
-        f"<p>Budget: {budget.false_alarms:g} false alarms in {budget.period_s / 86400:g} days, "
-        f"over {budget.streams} streams; alarm at evidence {budget.threshold:,.0f}.</p>"
+        f"<p>False alarms allowed in {budget.period_s / 86400:g} days: {budget.false_alarms:g}. "
+        f"Streams: {budget.streams}. Alarm at evidence {budget.threshold:,.0f}.</p>"
     ]
     for stream, windows in timeline.streams():
         segment = ", ".join(f"{name} {value}" for name, value in stream.segment)
         body.append(f"<h2>{escape(f'version {stream.version} {segment}')}</h2>")
         series = list(windows)
         alarms = sum(window.evidence.alarm for window in series)
-        told = f"evidence and p-values of {len(series)} windows, {alarms} with an alarm"
+        told = f"evidence and p-values; windows: {len(series)}, with an alarm: {alarms}"
         body.append(_picture(timeline_figure(series, budget.threshold), told))
         body.append(
             f"<details{' open' if alarms else ''}><summary>{told}</summary>"
